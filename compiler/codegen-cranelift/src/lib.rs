@@ -1,0 +1,1 @@
+//! Kernel IR to object code through Cranelift.

@@ -1,0 +1,1 @@
+//! Objects, weights and runtime to one ELF file.

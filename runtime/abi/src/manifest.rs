@@ -1,0 +1,142 @@
+//! Everything an artifact says of itself, as JSON in its payload.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this structure; a runtime reads its own version only.
+pub const VERSION: u32 = 1;
+
+/// Description of an artifact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Version of the llmc that made it.
+    pub llmc: String,
+    /// Name of the model (its folder or file stem).
+    pub name: String,
+    /// `model_type` of the checkpoint's configuration.
+    pub architecture: String,
+    /// Sizes of the model.
+    pub model: ModelInfo,
+    /// Special tokens and the chat template.
+    pub text: TextInfo,
+    /// Limits of one step.
+    pub step: StepInfo,
+    /// Layout of the KV cache.
+    pub kv: KvInfo,
+    /// Compiled steps, best first; the same order as the variants table.
+    pub variants: Vec<VariantInfo>,
+    /// Packed weights.
+    pub weights: WeightsInfo,
+    /// Activation type taken: `f32` or `bf16`.
+    pub activations: String,
+    /// Licence named by the model's files, if any.
+    pub license: Option<String>,
+    /// Files compiled: name and XXH3-64 of their bytes in hexadecimal.
+    pub sources: Vec<(String, String)>,
+}
+
+/// Sizes of a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ModelInfo {
+    pub vocab: usize,
+    pub d_model: usize,
+    pub layers: usize,
+    pub parameters: u64,
+    /// Positions that one sequence may have.
+    pub context: usize,
+}
+
+/// What the text commands need beside the tokenizer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TextInfo {
+    /// Beginning-of-text token.
+    pub bos: Option<u32>,
+    /// Tokens that end a generation.
+    pub eos: Vec<u32>,
+    /// Jinja source of the chat template.
+    pub chat_template: Option<String>,
+    /// Text of special tokens that a template may name: (`bos_token`, `<|bos|>`) and so on.
+    pub special: Vec<(String, String)>,
+    /// Sampling defaults of generation_config.json: (`temperature`, 0.7) and so on.
+    pub sampling: Vec<(String, f64)>,
+}
+
+/// Limits of one step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepInfo {
+    /// Most tokens of a step.
+    pub tokens: usize,
+    /// Most rows whose logits a step can give.
+    pub rows: usize,
+}
+
+/// Layout of the KV cache. A page holds `page_positions` positions of every layer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KvInfo {
+    /// Element type: `f16` or `f32`.
+    pub dtype: String,
+    /// Positions per page.
+    pub page_positions: usize,
+    /// Bytes per page, all layers together; a multiple of 64.
+    pub page_bytes: usize,
+}
+
+/// One compiled step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VariantInfo {
+    /// Target's name: `x86-64-v3`.
+    pub target: String,
+    /// `llvm` or `cranelift`.
+    pub backend: String,
+    /// Mask of the CPU features needed; see [`crate::features`].
+    pub features: u64,
+    /// Bytes of scratch shared by the workers.
+    pub arena_bytes: usize,
+    /// Bytes of scratch for each worker.
+    pub worker_bytes: usize,
+    /// Phases in the order of their index; each ends at a barrier.
+    pub phases: Vec<PhaseInfo>,
+}
+
+/// What happens between two barriers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseInfo {
+    /// Names of the kernels run in it.
+    pub kernels: Vec<String>,
+    /// Times it runs in a step.
+    pub count: usize,
+    /// Weight bytes read by all its runs of a one-token step together.
+    pub weight_bytes: u64,
+    /// KV bytes read by all its runs together, for each cached position.
+    pub kv_bytes_per_position: u64,
+    /// Floating-point operations of all its runs for each token, attention left out.
+    pub flops_per_token: u64,
+}
+
+/// Packed weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WeightsInfo {
+    /// Bytes of the weights section.
+    pub bytes: u64,
+    /// Weight bytes that one decoded token reads.
+    pub bytes_per_token: u64,
+    /// Every packed tensor.
+    pub tensors: Vec<TensorInfo>,
+}
+
+/// A packed tensor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TensorInfo {
+    /// Canonical name.
+    pub name: String,
+    /// Scheme: `bf16`, `f16`, `f32`.
+    pub scheme: String,
+    /// Shape in the checkpoint.
+    pub shape: Vec<usize>,
+    /// Byte offset in the weights section.
+    pub offset: u64,
+    /// Bytes there.
+    pub bytes: u64,
+}

@@ -1,0 +1,87 @@
+//! One step of the model: a compiled function that every worker runs.
+
+use core::ffi::{c_char, c_void};
+
+/// What a step reads and writes. Ragged: the tokens of all sequences stand one after another.
+///
+/// Every pointer is valid for the whole step and, but for `sync`, aligned to 64 bytes. A token's
+/// position must already have a page in its sequence's row of the page table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StepArgs {
+    /// Packed weights, the payload section of that name.
+    pub weights: *const u8,
+    /// `arena_bytes + workers * worker_bytes` bytes of scratch.
+    pub arena: *mut u8,
+    /// KV pages: page `p` starts at `kv + p * page_bytes`.
+    pub kv: *mut u8,
+    /// `n_rows * vocab` results, row-major.
+    pub logits: *mut f32,
+    /// Token ids, `n_tokens` of them, each below the vocabulary's size.
+    pub ids: *const i32,
+    /// Position of each token in its sequence.
+    pub positions: *const i32,
+    /// Sequence of each token, below `n_seqs`.
+    pub seqs: *const i32,
+    /// Indices of the tokens whose logits are wanted, `n_rows` of them.
+    pub rows: *const i32,
+    /// Page of block `b` of sequence `s` at `page_table[s * page_table_stride + b]`.
+    pub page_table: *const i32,
+    /// Blocks per row of the page table.
+    pub page_table_stride: i64,
+    /// Tokens in this step, 1..=`tokens_per_step`.
+    pub n_tokens: i64,
+    /// Rows wanted, 0..=`rows_per_step`.
+    pub n_rows: i64,
+    /// Sequences in this step.
+    pub n_seqs: i64,
+    /// The runtime's barrier state; compiled code only passes it on.
+    pub sync: *mut c_void,
+}
+
+/// Byte offsets of the fields of [`StepArgs`], for code generation: (name, offset).
+pub const STEP_FIELDS: [(&str, usize); 14] = [
+    ("weights", core::mem::offset_of!(StepArgs, weights)),
+    ("arena", core::mem::offset_of!(StepArgs, arena)),
+    ("kv", core::mem::offset_of!(StepArgs, kv)),
+    ("logits", core::mem::offset_of!(StepArgs, logits)),
+    ("ids", core::mem::offset_of!(StepArgs, ids)),
+    ("positions", core::mem::offset_of!(StepArgs, positions)),
+    ("seqs", core::mem::offset_of!(StepArgs, seqs)),
+    ("rows", core::mem::offset_of!(StepArgs, rows)),
+    ("page_table", core::mem::offset_of!(StepArgs, page_table)),
+    ("page_table_stride", core::mem::offset_of!(StepArgs, page_table_stride)),
+    ("n_tokens", core::mem::offset_of!(StepArgs, n_tokens)),
+    ("n_rows", core::mem::offset_of!(StepArgs, n_rows)),
+    ("n_seqs", core::mem::offset_of!(StepArgs, n_seqs)),
+    ("sync", core::mem::offset_of!(StepArgs, sync)),
+];
+
+/// A compiled step. All of `workers` threads call it with the same arguments and their own
+/// `worker` in `0..workers`; it returns in each when the step is done.
+pub type StepFn = unsafe extern "C" fn(args: *const StepArgs, worker: i64, workers: i64);
+
+/// Symbol that compiled code calls between phases: `fn(args, worker, workers, phase)`. It returns
+/// when every worker has called it. `phase` is the index in the variant's list of the phase that
+/// has just ended.
+pub const BARRIER_SYMBOL: &str = "llmc_barrier";
+
+/// Symbol of the table of [`Variant`]s in an artifact; as many as the manifest lists, in its order.
+pub const VARIANTS_SYMBOL: &str = "llmc_variants";
+
+/// Symbol of a compiled step for the target with this name; `-` in it becomes `_`.
+pub fn step_symbol(target: &str) -> String {
+    format!("llmc_step_{}", target.replace('-', "_"))
+}
+
+/// One entry of the artifact's table of compiled steps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// The step.
+    pub step: StepFn,
+    /// CPU features it needs, bits of [`crate::features::Feature`].
+    pub features: u64,
+    /// Name of its target, NUL-terminated.
+    pub target: *const c_char,
+}

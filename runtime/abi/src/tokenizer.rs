@@ -1,0 +1,1 @@
+//! The compiled tokenizer: the tables in a payload and how they are read.
