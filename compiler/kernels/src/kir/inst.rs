@@ -1,0 +1,166 @@
+//! The instruction set.
+//!
+//! Vector instructions work lane by lane. Integer arithmetic wraps. Floating-point arithmetic is
+//! IEEE with round to nearest even, never reassociated or contracted: `fma` rounds once, `mul`
+//! followed by `add` twice.
+
+use super::func::{Region, Val};
+
+/// Instructions with one operand; the result has its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnOp {
+    /// Negation (float: flips the sign bit).
+    Neg,
+    /// Float: clears the sign bit.
+    Abs,
+    /// Float: square root.
+    Sqrt,
+    /// Float: nearest integer, ties to even.
+    Round,
+    /// Float: largest integer not above.
+    Floor,
+    /// Integer or truth value: all bits flipped.
+    Not,
+}
+
+/// Instructions with two operands of one type; the result has it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinOp {
+    /// Sum.
+    Add,
+    /// Difference.
+    Sub,
+    /// Product.
+    Mul,
+    /// Float: quotient. Integer: signed quotient, rounded to zero; the divisor is not 0 or -1.
+    Div,
+    /// Integer: signed remainder; the divisor is not 0 or -1.
+    Rem,
+    /// Smaller one; integers as signed; floats as `a < b ? a : b`.
+    Min,
+    /// Larger one; integers as signed; floats as `a > b ? a : b`.
+    Max,
+    /// Bitwise and (integers, truth values).
+    And,
+    /// Bitwise or (integers, truth values).
+    Or,
+    /// Bitwise exclusive or (integers, truth values).
+    Xor,
+    /// Shift left by less than the width.
+    Shl,
+    /// Shift right by less than the width, zeros in.
+    LShr,
+    /// Shift right by less than the width, sign in.
+    AShr,
+}
+
+/// Comparisons; the result is i1 with as many lanes. Integers compare as signed; with a NaN every
+/// comparison but `Ne` is false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Cond {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// Conversions to the result's type, with as many lanes (but for `Bitcast`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cast {
+    /// Integer to a wider one, sign extended.
+    SExt,
+    /// Integer or truth value to a wider one, zero extended.
+    ZExt,
+    /// Integer to a narrower one, upper bits dropped.
+    Trunc,
+    /// Signed integer to float, rounded to nearest.
+    IntToFloat,
+    /// Float to signed integer, rounded to zero; the value fits.
+    FloatToInt,
+    /// f32 to f64.
+    FExt,
+    /// f64 to f32, rounded to nearest.
+    FTrunc,
+    /// The same bits in a type of the same size; lanes may change, lower lanes hold lower bits.
+    Bitcast,
+    /// i16 holding binary16 to f32, exact.
+    F16ToF32,
+    /// f32 to i16 holding binary16, rounded to nearest even, overflow to infinity.
+    F32ToF16,
+}
+
+/// How memory is going to be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Hint {
+    /// Nothing special.
+    #[default]
+    None,
+    /// Read or written once: need not stay in caches.
+    Stream,
+}
+
+/// What an instruction does. Operand and result types are in [`super::verify`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Integer (or i1) constant in every lane.
+    Int(i64),
+    /// Float constant in every lane; for f32 the value is one.
+    Float(f64),
+    /// One operand.
+    Un(UnOp, Val),
+    /// Two operands.
+    Bin(BinOp, Val, Val),
+    /// `a * b + c` of floats, rounded once.
+    Fma(Val, Val, Val),
+    /// Comparison.
+    Cmp(Cond, Val, Val),
+    /// `c ? a : b`; `c` is i1 with the lanes of `a`, or a scalar i1.
+    Select(Val, Val, Val),
+    /// Conversion.
+    Cast(Cast, Val),
+    /// A scalar in every lane.
+    Splat(Val),
+    /// Lane of a vector as a scalar.
+    Extract(Val, u16),
+    /// Lanes picked from the concatenation of two vectors of one type; the result has as many
+    /// lanes as the list.
+    Shuffle(Val, Val, Vec<u16>),
+    /// `ptr + bytes`.
+    PtrAdd(Val, Val),
+    /// Value at `ptr + offset`; `align` is the guaranteed alignment in bytes.
+    Load { ptr: Val, offset: i32, align: u32, hint: Hint },
+    /// Stores `value` at `ptr + offset`.
+    Store { ptr: Val, offset: i32, value: Val, align: u32, hint: Hint },
+    /// Asks for the cache line at `ptr + offset` soon; no effect on values, any address allowed.
+    Prefetch { ptr: Val, offset: i32 },
+    /// Uninitialised memory of the function's frame, aligned to 64 bytes; only outside loops.
+    Stack { bytes: u32 },
+    /// `acc + a.lo * b.lo + a.hi * b.hi` where each i32 lane of a and b holds two bf16: the lower
+    /// half `lo` is added first, each step a single-rounded fma, subnormals as zero allowed.
+    Dot2Bf16 { acc: Val, a: Val, b: Val },
+    /// `acc + sum of 4 products` where each i32 lane of a holds 4 unsigned and of b 4 signed bytes.
+    Dot4I8 { acc: Val, a: Val, b: Val },
+    /// Runs the region for `i = lo, lo + step, ..` while `i < hi` (i64, step > 0). The region's
+    /// parameters are `i` and the carried values, which start as `init`; what it yields is carried
+    /// to the next round, and in the end the results.
+    For { lo: Val, hi: Val, step: Val, init: Vec<Val>, body: Region },
+    /// Runs one of two regions without parameters; what it yields are the results.
+    If { cond: Val, then: Region, els: Region },
+    /// Calls a function of the program. No results.
+    Call { callee: String, args: Vec<Val> },
+    /// Waits until all workers are here; what they wrote before is visible after. `phase` is
+    /// passed to the runtime. Every worker must reach the same barriers in the same order.
+    Barrier { phase: u32 },
+}
+
+/// An instruction with its results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inst {
+    /// Values it defines.
+    pub results: Vec<Val>,
+    /// What it does.
+    pub op: Op,
+}

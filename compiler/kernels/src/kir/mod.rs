@@ -1,0 +1,22 @@
+//! KIR: a typed SSA kernel language with structured control flow.
+//!
+//! A [`Program`] is a list of functions that call each other. Every function's first three
+//! parameters are `args: ptr, worker: i64, workers: i64`, the arguments of
+//! `llmc_abi::step::StepFn`; all workers run the same function and meet at `barrier`.
+//! Its verbs: print (`Display`), [`text::parse`], [`verify::verify`], [`interp`]. Code generators
+//! take functions after [`legalize`], which expands what a target does not have.
+
+pub mod builder;
+pub mod func;
+pub mod inst;
+pub mod interp;
+pub mod legalize;
+pub mod print;
+pub mod text;
+pub mod types;
+pub mod verify;
+
+pub use builder::Builder;
+pub use func::{Function, Program, Region, Val};
+pub use inst::{BinOp, Cast, Cond, Hint, Inst, Op, UnOp};
+pub use types::{Elem, Ty};

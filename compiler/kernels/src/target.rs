@@ -1,0 +1,64 @@
+//! What a target processor offers.
+
+use llmc_abi::Feature;
+
+/// A processor level that code is generated for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name as on the command line: `x86-64-v3`.
+    pub name: String,
+    /// LLVM's triple.
+    pub triple: &'static str,
+    /// Mask of the CPU features that code may use; see [`llmc_abi::features`].
+    pub features: u64,
+}
+
+use Feature::*;
+
+const V2: &[Feature] = &[Sse42, Popcnt];
+const V3: &[Feature] = &[Avx, Avx2, Fma, F16c, Bmi1, Bmi2, Lzcnt, Movbe];
+const V4: &[Feature] = &[Avx512f, Avx512bw, Avx512cd, Avx512dq, Avx512vl];
+const V4_DOT: &[Feature] = &[Avx512Vnni, Avx512Bf16];
+const AMX: &[Feature] = &[AmxTile, AmxInt8, AmxBf16];
+
+/// Name, triple and features of every level. Features of a level include those above it.
+/// `x86-64-v4` is the psABI level and the dot products that all its servers of interest have.
+const LEVELS: &[(&str, &str, &[&[Feature]])] = &[
+    ("x86-64-v2", "x86_64-unknown-linux-gnu", &[V2]),
+    ("x86-64-v3", "x86_64-unknown-linux-gnu", &[V2, V3]),
+    ("x86-64-v4", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT]),
+    ("x86-64-amx", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT, AMX]),
+    ("aarch64", "aarch64-unknown-linux-gnu", &[]),
+];
+
+impl Target {
+    /// The target with this name, if llmc knows it.
+    pub fn from_name(name: &str) -> Option<Target> {
+        let (name, triple, sets) = LEVELS.iter().find(|(n, ..)| *n == name)?;
+        let features = sets.iter().flat_map(|s| s.iter()).fold(0, |m, f| m | f.bit());
+        Some(Target { name: (*name).into(), triple, features })
+    }
+
+    /// Names of all targets, weakest first within an architecture.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        LEVELS.iter().map(|(n, ..)| *n)
+    }
+
+    /// The best x86-64 level whose features are all in `available`.
+    pub fn best(available: u64) -> Option<Target> {
+        Target::names()
+            .filter(|n| n.starts_with("x86-64"))
+            .filter_map(Target::from_name)
+            .rfind(|t| t.features & !available == 0)
+    }
+
+    /// Whether code may use `feature`.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features & feature.bit() != 0
+    }
+
+    /// Whether a single-rounded multiply-add is an instruction.
+    pub fn has_fma(&self) -> bool {
+        self.has(Fma) || self.name == "aarch64"
+    }
+}
