@@ -69,6 +69,9 @@ pub const BARRIER_SYMBOL: &str = "llmc_barrier";
 /// Symbol of the table of [`Variant`]s in an artifact; as many as the manifest lists, in its order.
 pub const VARIANTS_SYMBOL: &str = "llmc_variants";
 
+/// Symbol of a `u64`, the number of entries of that table.
+pub const VARIANTS_LEN_SYMBOL: &str = "llmc_variants_len";
+
 /// Symbol of a compiled step for the target with this name; `-` in it becomes `_`.
 pub fn step_symbol(target: &str) -> String {
     format!("llmc_step_{}", target.replace('-', "_"))

@@ -1,1 +1,4 @@
 //! The engine in every artifact.
+
+pub mod cli;
+pub mod sys;
