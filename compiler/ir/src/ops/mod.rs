@@ -49,6 +49,10 @@ macro_rules! ops {
         }
 
         impl Op {
+            /// Every op: its name and the names of its attributes, in the order of the table.
+            pub const TABLE: &'static [(&'static str, &'static [&'static str])] =
+                &[$(($name, &[$(stringify!($field)),*])),*];
+
             /// Name in the text form.
             pub fn name(&self) -> &'static str {
                 match self { $(Op::$variant { .. } => $name,)* }
