@@ -174,8 +174,7 @@ impl Graph {
                 out.inner.add_edge(NodeIndex::new(renamed[v.node.0 as usize].0 as usize), index, edge);
             }
         }
-        out.outputs =
-            self.outputs.iter().map(|v| Value { node: renamed[v.node.0 as usize], slot: v.slot }).collect();
+        out.outputs = self.outputs.iter().map(|v| Value { node: renamed[v.node.0 as usize], slot: v.slot }).collect();
         out
     }
 }

@@ -28,6 +28,11 @@ impl DType {
         }
     }
 
+    /// True for the floating-point types.
+    pub fn is_float(self) -> bool {
+        self != DType::I32
+    }
+
     /// The type named `name` in the text form.
     pub fn from_name(name: &str) -> Option<DType> {
         Self::TABLE.iter().find(|(_, n)| *n == name).map(|(t, _)| *t)

@@ -152,11 +152,9 @@ impl Attr for Epilogue {
             ("scale", [s]) => Epilogue::Scale(Attr::parse(s)?),
             ("round", [t]) => Epilogue::Round(Attr::parse(t)?),
             ("head_norm", [e, d]) => Epilogue::HeadNorm { eps: Attr::parse(e)?, head_dim: Attr::parse(d)? },
-            ("rope", [h, r, i]) => Epilogue::Rope {
-                head_dim: Attr::parse(h)?,
-                rotary_dim: Attr::parse(r)?,
-                interleaved: Attr::parse(i)?,
-            },
+            ("rope", [h, r, i]) => {
+                Epilogue::Rope { head_dim: Attr::parse(h)?, rotary_dim: Attr::parse(r)?, interleaved: Attr::parse(i)? }
+            }
             _ => return None,
         })
     }

@@ -5,6 +5,8 @@
 //! line here.
 
 pub mod attr;
+pub(crate) mod common;
+pub mod expand;
 pub mod fused;
 
 use crate::error::{Error, Result};
@@ -12,6 +14,7 @@ use crate::interp::RtValue;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 pub use attr::{Attr, Real};
+pub use expand::expand;
 pub use fused::{Activation, Epilogue, LinearSpec, Prologue, QkvSpec};
 
 /// Sizes assumed for the symbolic dimensions when a cost is asked for.
@@ -34,6 +37,14 @@ pub struct Cost {
     pub activation_bytes: f64,
     /// Floating-point operations, a fused multiply-add counting as two.
     pub flops: f64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        self.memory_bytes += other.memory_bytes;
+        self.activation_bytes += other.activation_bytes;
+        self.flops += other.flops;
+    }
 }
 
 /// Defines [`Op`] from lines `Variant "text_name" module { attribute: Type, .. }`.
@@ -62,6 +73,14 @@ macro_rules! ops {
             pub fn attrs(&self) -> Vec<(&'static str, String)> {
                 match self {
                     $(Op::$variant { $($field),* } => vec![$((stringify!($field), Attr::print($field))),*],)*
+                }
+            }
+
+            /// Names of the attributes of the op called `name`, if there is such an op.
+            pub fn attr_names(name: &str) -> Option<&'static [&'static str]> {
+                match name {
+                    $($name => Some(&[$(stringify!($field)),*]),)*
+                    _ => None,
                 }
             }
 

@@ -1,0 +1,99 @@
+//! Causal attention of each token to the cached positions of its own sequence.
+//!
+//! Query head `h` uses key and value head `h / (Hq / H)` (grouped queries, arXiv 2305.13245).
+
+use super::common::{Args, bad, cache, dot, floats, ints, kv_position_bytes, traffic};
+use super::{Cost, Op, Real, Sizes, tensor};
+use crate::error::{Error, Result};
+use crate::interp::{KvCache, RtValue};
+use crate::types::{DType, TensorType, Type};
+
+/// Type rule: `(q f32[n,Hq,hd], kv, positions i32[n], seqs i32[n]) -> f32[n,Hq,hd]`.
+pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
+    let args = Args::new(op, operands, &["q", "kv", "positions", "seqs"])?;
+    check_attributes(op)?;
+    let (rows, heads, head_dim) = args.heads(0)?;
+    let kv = args.kv(1)?;
+    if kv.head_dim != head_dim || heads % kv.heads != 0 {
+        return Err(args.wrong(1, format_args!("heads that divide {heads}, of {head_dim} elements as in q")));
+    }
+    let index = TensorType::new(DType::I32, [rows]);
+    args.exactly(2, &index)?;
+    args.exactly(3, &index)?;
+    Ok(vec![operands[0].clone()])
+}
+
+/// Reference meaning.
+pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
+    let Op::Attention { scale, window, softcap } = op else { return Err(bad(op, "is not attention")) };
+    let (q, kv) = (tensor(operands, 0)?, cache(operands, 1)?);
+    let (positions, seqs) = (ints(operands, 2)?, ints(operands, 3)?);
+    let (heads, head_dim) = (q.shape[1], q.shape[2]);
+    let mut out = Vec::with_capacity(q.as_f32()?.len());
+    for (t, queries) in floats(operands, 0)?.chunks_exact(heads * head_dim).enumerate() {
+        let seen = visible(kv, seqs[t], positions[t], *window)?;
+        for (h, query) in queries.chunks_exact(head_dim).enumerate() {
+            let first = h / (heads / kv.ty.heads) * head_dim;
+            attend(query, &seen, first, *scale, *softcap, &mut out);
+        }
+    }
+    Ok(vec![RtValue::Tensor(crate::tensor::Tensor::f32(&q.shape, out))])
+}
+
+/// Bytes and flops: every token reads its context.
+pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
+    let Op::Attention { window, .. } = op else { return Cost::default() };
+    let Some(Type::Kv(kv)) = operands.get(1) else { return Cost::default() };
+    let context = window.map_or(sizes.context, |w| w.min(sizes.context)) as f64;
+    let mut cost = traffic(operands, &[operands[0].clone()], sizes);
+    cost.memory_bytes += sizes.tokens as f64 * context * kv_position_bytes(*kv);
+    cost.flops = operands[0].tensor().map_or(0.0, |q| 4.0 * super::common::elements(q, sizes) * context);
+    cost
+}
+
+fn check_attributes(op: &Op) -> Result<()> {
+    let Op::Attention { scale, window, softcap } = op else { return Err(bad(op, "is not attention")) };
+    if !scale.get().is_finite() {
+        return Err(bad(op, format!("scale={scale:?} is not finite")));
+    }
+    if *window == Some(0) {
+        return Err(bad(op, "window=0, expected at least 1 position"));
+    }
+    match softcap {
+        Some(c) if !(c.get().is_finite() && c.get() > 0.0) => Err(bad(op, format!("softcap={c:?}, expected above 0"))),
+        _ => Ok(()),
+    }
+}
+
+type Row = (Vec<f32>, Vec<f32>);
+
+/// Keys and values that a token at `position` sees, in the order of their positions.
+fn visible(kv: &KvCache, seq: i32, position: i32, window: Option<usize>) -> Result<Vec<&Row>> {
+    let reach = window.map_or(i64::MAX, |w| i64::try_from(w).unwrap_or(i64::MAX));
+    let first = i64::from(position).saturating_sub(reach).saturating_add(1).max(i64::from(i32::MIN)) as i32;
+    let seen: Vec<&Row> = kv.rows.range((seq, first)..=(seq, position)).map(|(_, row)| row).collect();
+    if seen.is_empty() {
+        return Err(Error::Interp(format!("sequence {seq} has no cached position up to {position}")));
+    }
+    Ok(seen)
+}
+
+/// Softmax of the scores of one head, times the values. `first` is where the head starts in a row.
+fn attend(query: &[f32], seen: &[&Row], first: usize, scale: Real, softcap: Option<Real>, out: &mut Vec<f32>) {
+    let range = first..first + query.len();
+    let score = |key: &[f32]| {
+        let s = dot(query, &key[range.clone()]) * f64::from(scale.get());
+        softcap.map_or(s, |c| f64::from(c.get()) * libm::tanh(s / f64::from(c.get())))
+    };
+    let scores: Vec<f64> = seen.iter().map(|(key, _)| score(key)).collect();
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| libm::exp(s - highest)).collect();
+    let total: f64 = weights.iter().sum();
+    let mut sums = vec![0f64; query.len()];
+    for (weight, (_, value)) in weights.iter().zip(seen) {
+        for (sum, v) in sums.iter_mut().zip(&value[range.clone()]) {
+            *sum += weight * f64::from(*v);
+        }
+    }
+    out.extend(sums.iter().map(|s| (s / total) as f32));
+}

@@ -1,0 +1,25 @@
+//! Product of two tensors, element by element.
+
+use super::common::{Args, pointwise, zip};
+use super::{Cost, Op, Sizes};
+use crate::error::Result;
+use crate::interp::RtValue;
+use crate::types::Type;
+
+/// Type rule: `(a f32[..], b f32[..]) -> f32[..]`, one shape.
+pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
+    let args = Args::new(op, operands, &["a", "b"])?;
+    let ty = args.f32(0)?;
+    args.exactly(1, ty)?;
+    Ok(vec![ty.clone().into()])
+}
+
+/// Reference meaning.
+pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
+    zip(operands, |a, b| a * b)
+}
+
+/// Bytes and flops.
+pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
+    pointwise(op, operands, sizes, 1.0)
+}

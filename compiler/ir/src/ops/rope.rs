@@ -1,0 +1,43 @@
+//! Rotary embedding of heads (arXiv 2104.09864): turns pairs of elements by the angles of a table.
+
+use super::common::{Args, bad, floats, pointwise, result};
+use super::{Cost, Op, Sizes, tensor};
+use crate::error::Result;
+use crate::interp::RtValue;
+use crate::types::{DType, Dim, TensorType, Type};
+
+/// Type rule: `(x f32[n,H,hd], table f32[n,rotary_dim]) -> f32[n,H,hd]`.
+pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
+    let Op::Rope { rotary_dim, .. } = op else { return Err(bad(op, "is not rope")) };
+    let args = Args::new(op, operands, &["x", "table"])?;
+    let (rows, heads, head_dim) = args.heads(0)?;
+    if *rotary_dim == 0 || rotary_dim % 2 != 0 || *rotary_dim > head_dim {
+        return Err(bad(op, format!("rotary_dim={rotary_dim}, expected an even number of at most {head_dim}")));
+    }
+    args.exactly(1, &TensorType::new(DType::F32, [rows, Dim::Const(*rotary_dim)]))?;
+    Ok(vec![TensorType::new(DType::F32, [rows, Dim::Const(heads), Dim::Const(head_dim)]).into()])
+}
+
+/// Reference meaning.
+pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
+    let Op::Rope { rotary_dim, interleaved } = op else { return Err(bad(op, "is not rope")) };
+    let (x, table) = (tensor(operands, 0)?, floats(operands, 1)?);
+    let (heads, head_dim, half) = (x.shape[1], x.shape[2], rotary_dim / 2);
+    let mut out = x.as_f32()?.to_vec();
+    for (head, values) in out.chunks_exact_mut(head_dim).enumerate() {
+        let (cosines, sines) = table[head / heads * rotary_dim..][..*rotary_dim].split_at(half);
+        for i in 0..half {
+            let (a, b) = if *interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
+            let (x1, x2) = (f64::from(values[a]), f64::from(values[b]));
+            let (cos, sin) = (f64::from(cosines[i]), f64::from(sines[i]));
+            values[a] = (x1 * cos - x2 * sin) as f32;
+            values[b] = (x2 * cos + x1 * sin) as f32;
+        }
+    }
+    result(&x.shape, out)
+}
+
+/// Bytes and flops.
+pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
+    pointwise(op, operands, sizes, 3.0)
+}

@@ -1,0 +1,28 @@
+//! Rounds to a narrower type, to nearest even; the elements are still held as f32.
+
+use super::common::{Args, bad, map, pointwise, round_to};
+use super::{Cost, Op, Sizes};
+use crate::error::Result;
+use crate::interp::RtValue;
+use crate::types::{DType, Type};
+
+/// Type rule: `f32[..] -> f32[..]`; the type is f16 or bf16.
+pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
+    let Op::Round { dtype } = op else { return Err(bad(op, "is not round")) };
+    if !matches!(dtype, DType::F16 | DType::Bf16) {
+        return Err(bad(op, format!("dtype={dtype}, expected f16 or bf16")));
+    }
+    let args = Args::new(op, operands, &["x"])?;
+    Ok(vec![args.f32(0)?.clone().into()])
+}
+
+/// Reference meaning.
+pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
+    let Op::Round { dtype } = op else { return Err(bad(op, "is not round")) };
+    map(operands, |x| round_to(*dtype, x))
+}
+
+/// Bytes and flops.
+pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
+    pointwise(op, operands, sizes, 1.0)
+}
