@@ -73,6 +73,13 @@ impl Builder {
         v
     }
 
+    /// Any instruction without regions; `ty` is its result's type if it has one.
+    pub fn op(&mut self, op: Op, ty: Option<Ty>) -> Option<Val> {
+        let result = ty.map(|ty| self.define(ty));
+        self.emit(op, result.into_iter().collect());
+        result
+    }
+
     /// Integer constant of type `ty` (every lane).
     pub fn int(&mut self, ty: Ty, v: i64) -> Val {
         assert!(ty.elem.is_int() || ty.elem == Elem::I1, "int of {ty}");
@@ -180,6 +187,12 @@ impl Builder {
     pub fn extract(&mut self, a: Val, lane: u16) -> Val {
         let ty = Ty::scalar(self.ty(a).elem);
         self.value(Op::Extract(a, lane), ty)
+    }
+
+    /// The vector with one lane replaced.
+    pub fn insert(&mut self, a: Val, lane: u16, scalar: Val) -> Val {
+        let ty = self.ty(a);
+        self.value(Op::Insert(a, lane, scalar), ty)
     }
 
     /// Lanes picked from two vectors.

@@ -104,6 +104,7 @@ pub enum Hint {
 
 /// What an instruction does. Operand and result types are in [`super::verify`].
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
 pub enum Op {
     /// Integer (or i1) constant in every lane.
     Int(i64),
@@ -125,6 +126,8 @@ pub enum Op {
     Splat(Val),
     /// Lane of a vector as a scalar.
     Extract(Val, u16),
+    /// The vector with one lane replaced by a scalar.
+    Insert(Val, u16, Val),
     /// Lanes picked from the concatenation of two vectors of one type; the result has as many
     /// lanes as the list.
     Shuffle(Val, Val, Vec<u16>),

@@ -1,0 +1,64 @@
+//! Replaces instructions a target lacks by sequences of simpler ones, lane count unchanged.
+
+use super::Limits;
+use super::half;
+use super::rewrite::{Env, Pass, copy};
+use crate::kir::func::Val;
+use crate::kir::{BinOp, Builder, Cast, Elem, Op, Ty};
+
+/// The pass.
+pub(super) struct Expand(pub Limits);
+
+impl Pass for Expand {
+    fn op(&self, b: &mut Builder, env: &Env<'_>, op: &Op, ty: Option<Ty>) -> Vec<Val> {
+        let limits = &self.0;
+        let v = |v: &Val| env.one(*v);
+        let new = match op {
+            Op::Cast(Cast::F16ToF32, a) if !limits.native_f16 => half::to_f32(b, v(a)),
+            Op::Cast(Cast::F32ToF16, a) if !limits.native_f16 => half::from_f32(b, v(a)),
+            Op::Dot2Bf16 { acc, a, b: c } if !limits.native_dot2_bf16 => {
+                dot2_bf16(b, limits.fma, v(acc), v(a), v(c))
+            }
+            Op::Dot4I8 { acc, a, b: c } if !limits.native_dot4_i8 => dot4_i8(b, v(acc), v(a), v(c)),
+            Op::Fma(x, y, z) => fma(b, limits.fma, v(x), v(y), v(z)),
+            _ => return copy(b, env, op, ty),
+        };
+        vec![new]
+    }
+}
+
+fn fma(b: &mut Builder, native: bool, x: Val, y: Val, z: Val) -> Val {
+    if native {
+        return b.fma(x, y, z);
+    }
+    let product = b.mul(x, y);
+    b.add(product, z)
+}
+
+/// A bf16 is the upper half of an f32: shifting or masking converts it.
+fn dot2_bf16(b: &mut Builder, native_fma: bool, acc: Val, x: Val, y: Val) -> Val {
+    let ints = b.ty(x);
+    let floats = ints.with_elem(Elem::F32);
+    let sixteen = b.int(ints, 16);
+    let upper = b.int(ints, -0x1_0000);
+    let lo = [x, y].map(|v| b.shl(v, sixteen)).map(|v| b.cast(Cast::Bitcast, v, floats));
+    let hi = [x, y].map(|v| b.and(v, upper)).map(|v| b.cast(Cast::Bitcast, v, floats));
+    let acc = fma(b, native_fma, lo[0], lo[1], acc);
+    fma(b, native_fma, hi[0], hi[1], acc)
+}
+
+fn dot4_i8(b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
+    let ty = b.ty(x);
+    let byte = b.int(ty, 255);
+    let top = b.int(ty, 24);
+    (0..4).fold(acc, |acc, k| {
+        let right = b.int(ty, 8 * k);
+        let left = b.int(ty, 24 - 8 * k);
+        let unsigned = b.lshr(x, right);
+        let unsigned = b.and(unsigned, byte);
+        let signed = b.shl(y, left);
+        let signed = b.bin(BinOp::AShr, signed, top);
+        let product = b.mul(unsigned, signed);
+        b.add(acc, product)
+    })
+}
