@@ -114,7 +114,7 @@ impl Expansion<'_> {
     }
 
     fn prologue(&mut self, prologue: Prologue, round: Option<DType>) -> Result<Value> {
-        let mut x = self.operand()?;
+        let mut x = self.rows()?;
         match prologue {
             Prologue::None => {}
             Prologue::RmsNorm(eps) => {
@@ -127,6 +127,19 @@ impl Expansion<'_> {
             }
         }
         round.map_or(Ok(x), |dtype| self.push(Op::Round { dtype }, &[x]))
+    }
+
+    /// The operand x as rows `[n,K]`; heads `[n,H,hd]` are the rows they lie in.
+    fn rows(&mut self) -> Result<Value> {
+        let x = self.operand()?;
+        match self.graph.ty(x)?.tensor().map(|t| t.shape.as_slice()) {
+            Some([n, Dim::Const(heads), Dim::Const(head_dim)]) => {
+                let width = heads.checked_mul(*head_dim).ok_or_else(|| bad(self.op, "rows of heads are too long"))?;
+                let shape = vec![*n, Dim::Const(width)];
+                self.push(Op::Reshape { shape }, &[x])
+            }
+            _ => Ok(x),
+        }
     }
 
     fn steps(&mut self, mut y: Value, steps: &[Epilogue]) -> Result<Value> {

@@ -171,7 +171,8 @@ fn call(text: &str) -> Option<(&str, &str)> {
 /// A matmul with what surrounds it: `y = epilogue(round(prologue(x)) . w^T)`.
 ///
 /// Operands: prologue operands; one weight `[N,K]`, or two (gate, up) if the epilogue has a
-/// `Gated`; then the operands of each epilogue step in order. Result `f32[rows,N]`.
+/// `Gated`; then the operands of each epilogue step in order. Result `f32[rows,N]`. The operand x is
+/// `f32[rows,K]`, or `f32[rows,heads,head_dim]` with heads * head_dim = K, the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinearSpec {
     /// What is done to x first.
