@@ -1,1 +1,0 @@
-//! The compiled tokenizer: the tables in a payload and how they are read.
