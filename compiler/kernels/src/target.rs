@@ -40,7 +40,7 @@ impl Target {
     }
 
     /// Names of all targets, weakest first within an architecture.
-    pub fn names() -> impl Iterator<Item = &'static str> {
+    pub fn names() -> impl DoubleEndedIterator<Item = &'static str> {
         LEVELS.iter().map(|(n, ..)| *n)
     }
 

@@ -7,6 +7,7 @@ use super::inst::{BinOp, Cast, Cond, Hint, Inst, Op, UnOp};
 use super::types::{Elem, Ty};
 
 /// A function under construction.
+#[derive(Default)]
 pub struct Builder {
     name: String,
     types: Vec<Ty>,

@@ -11,6 +11,7 @@ pub mod func;
 pub mod inst;
 pub mod interp;
 pub mod legalize;
+mod names;
 mod operands;
 pub mod print;
 pub mod text;

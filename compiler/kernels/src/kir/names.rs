@@ -1,0 +1,60 @@
+//! Names of operations in the text form.
+
+use super::inst::{BinOp, Cast, Cond, UnOp};
+
+/// The element of `table` with this name.
+pub(super) fn named<T: Copy>(table: &[(T, &str)], name: &str) -> Option<T> {
+    table.iter().find(|(_, n)| *n == name).map(|(op, _)| *op)
+}
+
+/// The name of an element of `table`, which has them all.
+pub(super) fn name_of<T: PartialEq>(table: &[(T, &'static str)], op: T) -> &'static str {
+    table.iter().find(|(o, _)| *o == op).expect("every operation has a name").1
+}
+
+pub(super) const UN: [(UnOp, &str); 6] = [
+    (UnOp::Neg, "neg"),
+    (UnOp::Abs, "abs"),
+    (UnOp::Sqrt, "sqrt"),
+    (UnOp::Round, "round"),
+    (UnOp::Floor, "floor"),
+    (UnOp::Not, "not"),
+];
+
+pub(super) const BIN: [(BinOp, &str); 13] = [
+    (BinOp::Add, "add"),
+    (BinOp::Sub, "sub"),
+    (BinOp::Mul, "mul"),
+    (BinOp::Div, "div"),
+    (BinOp::Rem, "rem"),
+    (BinOp::Min, "min"),
+    (BinOp::Max, "max"),
+    (BinOp::And, "and"),
+    (BinOp::Or, "or"),
+    (BinOp::Xor, "xor"),
+    (BinOp::Shl, "shl"),
+    (BinOp::LShr, "lshr"),
+    (BinOp::AShr, "ashr"),
+];
+
+pub(super) const COND: [(Cond, &str); 6] = [
+    (Cond::Eq, "cmp.eq"),
+    (Cond::Ne, "cmp.ne"),
+    (Cond::Lt, "cmp.lt"),
+    (Cond::Le, "cmp.le"),
+    (Cond::Gt, "cmp.gt"),
+    (Cond::Ge, "cmp.ge"),
+];
+
+pub(super) const CAST: [(Cast, &str); 10] = [
+    (Cast::SExt, "sext"),
+    (Cast::ZExt, "zext"),
+    (Cast::Trunc, "trunc"),
+    (Cast::IntToFloat, "int_to_float"),
+    (Cast::FloatToInt, "float_to_int"),
+    (Cast::FExt, "fext"),
+    (Cast::FTrunc, "ftrunc"),
+    (Cast::Bitcast, "bitcast"),
+    (Cast::F16ToF32, "f16_to_f32"),
+    (Cast::F32ToF16, "f32_to_f16"),
+];

@@ -1,0 +1,241 @@
+//! Reads instructions.
+
+use super::lexer::Token;
+use super::{Parsed, Parser};
+use crate::kir::func::Val;
+use crate::kir::names::{BIN, CAST, COND, UN, named};
+use crate::kir::{Elem, Hint, Inst, Op, Ty};
+
+impl Parser<'_> {
+    pub(super) fn instruction(&mut self) -> Parsed<Inst> {
+        let results = match self.token {
+            Token::Value(_) => {
+                let results = self.list(Self::value)?;
+                self.mark('=')?;
+                results
+            }
+            _ => Vec::new(),
+        };
+        let Token::Word(name) = self.token else { return self.fail("an instruction") };
+        if !results.is_empty() == matches!(name, "store" | "prefetch" | "call" | "barrier") {
+            return self.fail(if results.is_empty() { "an instruction without a result" } else { "one with" });
+        }
+        match name {
+            "for" => self.for_loop(results),
+            "if" => self.branch(results),
+            "store" | "prefetch" | "call" | "barrier" => self.effect(name),
+            _ => self.computation(name, &results),
+        }
+    }
+
+    fn for_loop(&mut self, results: Vec<Val>) -> Parsed<Inst> {
+        self.word("for")?;
+        let counter = self.value()?;
+        self.define(counter, Ty::I64)?;
+        self.mark('=')?;
+        let lo = self.value()?;
+        self.word("to")?;
+        let hi = self.value()?;
+        self.word("step")?;
+        let step = self.value()?;
+        let carried = if self.accept(Token::Mark('('))? { self.list_until(')', Self::carried)? } else { vec![] };
+        if carried.len() != results.len() {
+            return self.fail(&format!("{} carried values, one for each result", results.len()));
+        }
+        let mut body = self.region()?;
+        for (v, (_, _, ty)) in results.iter().zip(&carried) {
+            self.define(*v, *ty)?;
+        }
+        body.params = std::iter::once(counter).chain(carried.iter().map(|(p, ..)| *p)).collect();
+        let init = carried.iter().map(|(_, init, _)| *init).collect();
+        Ok(Inst { results, op: Op::For { lo, hi, step, init, body } })
+    }
+
+    /// `%param = %init: type`.
+    fn carried(&mut self) -> Parsed<(Val, Val, Ty)> {
+        let param = self.value()?;
+        self.mark('=')?;
+        let init = self.value()?;
+        self.mark(':')?;
+        let ty = self.ty()?;
+        self.define(param, ty)?;
+        Ok((param, init, ty))
+    }
+
+    fn branch(&mut self, results: Vec<Val>) -> Parsed<Inst> {
+        self.word("if")?;
+        let cond = self.value()?;
+        let types = if self.accept(Token::Arrow)? { self.list(Self::ty)? } else { vec![] };
+        if types.len() != results.len() {
+            return self.fail(&format!("{} types, one for each result", results.len()));
+        }
+        let then = self.region()?;
+        let els = if self.accept(Token::Word("else"))? { self.region()? } else { Default::default() };
+        for (v, ty) in results.iter().zip(types) {
+            self.define(*v, ty)?;
+        }
+        Ok(Inst { results, op: Op::If { cond, then, els } })
+    }
+
+    /// An instruction that never has results.
+    fn effect(&mut self, name: &str) -> Parsed<Inst> {
+        self.advance()?;
+        let op = match name {
+            "store" => {
+                let value = self.value()?;
+                self.comma()?;
+                let (ptr, offset) = self.place()?;
+                let (align, hint) = self.guarantee()?;
+                Op::Store { ptr, offset, value, align, hint }
+            }
+            "prefetch" => {
+                let (ptr, offset) = self.place()?;
+                Op::Prefetch { ptr, offset }
+            }
+            "barrier" => Op::Barrier { phase: self.integer()? },
+            _ => {
+                let callee = self.symbol()?;
+                self.mark('(')?;
+                Op::Call { callee, args: self.list_until(')', Self::value)? }
+            }
+        };
+        Ok(Inst { results: vec![], op })
+    }
+
+    /// `name TYPE operands`, with one result of that type.
+    fn computation(&mut self, name: &str, results: &[Val]) -> Parsed<Inst> {
+        let [result] = results[..] else { return self.fail("an instruction with as many results") };
+        if !is_computation(name) {
+            return self.fail("an instruction");
+        }
+        self.advance()?;
+        let ty = self.ty()?;
+        let op = self.operands(name, ty)?;
+        self.define(result, ty)?;
+        Ok(Inst { results: vec![result], op })
+    }
+
+    fn operands(&mut self, name: &str, ty: Ty) -> Parsed<Op> {
+        if let Some(op) = named(&UN, name) {
+            return Ok(Op::Un(op, self.value()?));
+        }
+        if let Some(op) = named(&BIN, name) {
+            let (a, b) = self.two()?;
+            return Ok(Op::Bin(op, a, b));
+        }
+        if let Some(cond) = named(&COND, name) {
+            let (a, b) = self.two()?;
+            return Ok(Op::Cmp(cond, a, b));
+        }
+        if let Some(cast) = named(&CAST, name) {
+            return Ok(Op::Cast(cast, self.value()?));
+        }
+        match name {
+            "int" => Ok(Op::Int(self.integer()?)),
+            "float" => Ok(Op::Float(self.float(ty)?)),
+            "splat" => Ok(Op::Splat(self.value()?)),
+            "stack" => Ok(Op::Stack { bytes: self.integer()? }),
+            "load" => {
+                let (ptr, offset) = self.place()?;
+                let (align, hint) = self.guarantee()?;
+                Ok(Op::Load { ptr, offset, align, hint })
+            }
+            "ptr_add" => self.two().map(|(ptr, bytes)| Op::PtrAdd(ptr, bytes)),
+            "extract" => self.lane().map(|(a, lane)| Op::Extract(a, lane)),
+            "insert" => {
+                let (a, lane) = self.lane()?;
+                self.comma()?;
+                Ok(Op::Insert(a, lane, self.value()?))
+            }
+            "shuffle" => {
+                let (a, b) = self.two()?;
+                self.comma()?;
+                self.mark('[')?;
+                Ok(Op::Shuffle(a, b, self.list_until(']', Self::integer)?))
+            }
+            _ => self.three(name),
+        }
+    }
+
+    fn two(&mut self) -> Parsed<(Val, Val)> {
+        let a = self.value()?;
+        self.comma()?;
+        Ok((a, self.value()?))
+    }
+
+    fn three(&mut self, name: &str) -> Parsed<Op> {
+        let (a, b) = self.two()?;
+        self.comma()?;
+        let c = self.value()?;
+        match name {
+            "fma" => Ok(Op::Fma(a, b, c)),
+            "select" => Ok(Op::Select(a, b, c)),
+            "dot2_bf16" => Ok(Op::Dot2Bf16 { acc: a, a: b, b: c }),
+            "dot4_i8" => Ok(Op::Dot4I8 { acc: a, a: b, b: c }),
+            _ => self.fail("an instruction"),
+        }
+    }
+
+    /// `%v[lane]`.
+    fn lane(&mut self) -> Parsed<(Val, u16)> {
+        let v = self.value()?;
+        self.mark('[')?;
+        let lane = self.integer()?;
+        self.mark(']')?;
+        Ok((v, lane))
+    }
+
+    /// `%ptr`, `%ptr + bytes` or `%ptr - bytes`.
+    fn place(&mut self) -> Parsed<(Val, i32)> {
+        let ptr = self.value()?;
+        let sign = match self.token {
+            Token::Mark('+') => 1,
+            Token::Mark('-') => -1,
+            _ => return Ok((ptr, 0)),
+        };
+        self.advance()?;
+        let bytes: u32 = self.integer()?;
+        match i32::try_from(sign * i64::from(bytes)) {
+            Ok(offset) => Ok((ptr, offset)),
+            Err(_) => self.fail("an offset of 32 bits before this"),
+        }
+    }
+
+    /// `, align N` and maybe `, stream`.
+    fn guarantee(&mut self) -> Parsed<(u32, Hint)> {
+        self.comma()?;
+        self.word("align")?;
+        let align = self.integer()?;
+        if !self.accept(Token::Mark(','))? {
+            return Ok((align, Hint::None));
+        }
+        self.word("stream")?;
+        Ok((align, Hint::Stream))
+    }
+
+    /// A decimal number, rounded to f32 if that is the type, or the bits of an f64.
+    fn float(&mut self, ty: Ty) -> Parsed<f64> {
+        let Token::Number(text) = self.token else { return self.fail("a number") };
+        let number = match text.strip_prefix("0x") {
+            Some(bits) => u64::from_str_radix(bits, 16).ok().map(f64::from_bits),
+            None if ty.elem == Elem::F32 => text.parse::<f32>().ok().map(f64::from),
+            None => text.parse().ok(),
+        };
+        let Some(number) = number else { return self.fail("a number") };
+        self.advance()?;
+        Ok(number)
+    }
+}
+
+fn is_computation(name: &str) -> bool {
+    const OTHERS: [&str; 12] = [
+        "int", "float", "splat", "stack", "load", "ptr_add", "extract", "insert", "shuffle", "fma", "select",
+        "dot2_bf16",
+    ];
+    named(&UN, name).is_some()
+        || named(&BIN, name).is_some()
+        || named(&COND, name).is_some()
+        || named(&CAST, name).is_some()
+        || OTHERS.contains(&name)
+        || name == "dot4_i8"
+}

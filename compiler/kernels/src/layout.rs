@@ -1,0 +1,66 @@
+//! How tensors lie in memory: facts shared by the kernels, the packer and the memory plan.
+//!
+//! - Activations: f32 rows; a row of n elements takes [`row_stride`]`(n)` elements. Reshapes that
+//!   keep the outermost dimension are free.
+//! - Weights `[N,K]`: panels of [`PANEL`] output rows in lanes, K running; see [`crate::formats`].
+//! - KV cache: pages of [`PAGE`] positions. In a page, layers one after another; in a layer the
+//!   keys as `[head][element][position]`, then the values as `[head][position][element]`. Keys lie
+//!   transposed so that scores of 16 positions fill a vector.
+
+/// Output rows of a weight panel.
+pub const PANEL: usize = 16;
+
+/// Lanes of the f32 vectors that kernels are written with.
+pub const LANES: u16 = 16;
+
+/// Positions of a KV page, which is also a block of the attention kernel.
+pub const PAGE: usize = 32;
+
+/// Largest number of rows for which every worker runs a prologue redundantly, without a barrier.
+pub const PROLOGUE_ROWS: usize = 8;
+
+/// Alignment of buffers and weights in bytes.
+pub const ALIGN: usize = 64;
+
+/// Elements from one row of n f32 to the next.
+pub const fn row_stride(n: usize) -> usize {
+    n.next_multiple_of(PANEL)
+}
+
+/// Panels that are handled together: their product lies in scratch when the epilogue runs. It
+/// divides the number of panels, and depends on the shape alone since it orders packed weights.
+pub fn unit_panels(panels: usize) -> usize {
+    match panels {
+        p if p % 4 == 0 && p >= 64 => 4,
+        p if p % 2 == 0 && p >= 16 => 2,
+        _ => 1,
+    }
+}
+
+/// A layer's keys and values in a KV page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Key heads, and value heads.
+    pub heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Bytes per element: 2 (binary16) or 4 (binary32).
+    pub elem_bytes: usize,
+}
+
+impl KvLayout {
+    /// Bytes of one head's keys (or values) in a page.
+    pub fn head_bytes(&self) -> usize {
+        self.head_dim * PAGE * self.elem_bytes
+    }
+
+    /// Bytes of all keys in a page: where the values begin.
+    pub fn value_offset(&self) -> usize {
+        self.heads * self.head_bytes()
+    }
+
+    /// Bytes of the layer in a page.
+    pub fn layer_bytes(&self) -> usize {
+        (2 * self.value_offset()).next_multiple_of(ALIGN)
+    }
+}

@@ -1,0 +1,304 @@
+//! Attention of each token to the cached positions of its own sequence.
+//!
+//! An item of work is a token and a key head with all query heads that share it. Positions are
+//! taken in the cache's pages, which lie at fixed absolute positions, and merged in ascending order
+//! with the online softmax (Milakov and Gimelshein, 2018): what a token's result is does not depend
+//! on who else is in the step, and the scores of more than a page are never held.
+
+use super::kv::{KvCache, Part, lane_numbers};
+use crate::env::{Count, Env, Rows, Scratch};
+use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
+use crate::layout::{LANES, PAGE};
+use crate::math;
+
+/// Attention over the KV cache.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionKernel {
+    /// The cache.
+    pub cache: KvCache,
+    /// Queries, `heads * head_dim` wide.
+    pub q: Rows,
+    /// Result, of the same width.
+    pub out: Rows,
+    /// Query heads.
+    pub heads: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Positions that a token sees, its own included.
+    pub window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Query heads whose scores are in flight together.
+    pub heads_in_flight: usize,
+}
+
+const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
+/// Vectors of scores in a page.
+const PAGE_VECTORS: usize = PAGE / LANES as usize;
+/// Elements of a head that are accumulated in registers at a time.
+const VALUE_BLOCK: usize = 64;
+/// Finite stand-in for minus infinity: e^(x - y) is zero for it, and never NaN.
+const LOWEST: f64 = -1e30;
+
+/// Frame memory of one item: scores of a page, accumulated values, and running maximum and sum.
+struct Frame {
+    scores: Val,
+    values: Val,
+    stats: Val,
+}
+
+/// What one item works on.
+#[derive(Clone, Copy)]
+struct Item {
+    /// Queries of the first head.
+    q: Val,
+    /// Result of the first head.
+    out: Val,
+    /// Key head.
+    kv_head: Val,
+    /// Sequence.
+    seq: Val,
+    /// Last visible position.
+    last: Val,
+    /// First visible position.
+    first: Val,
+}
+
+impl AttentionKernel {
+    fn group(&self) -> usize {
+        self.heads / self.cache.layout.heads
+    }
+
+    fn head_dim(&self) -> usize {
+        self.cache.layout.head_dim
+    }
+
+    fn padded_head(&self) -> usize {
+        self.head_dim().next_multiple_of(LANES as usize)
+    }
+
+    /// Emits the kernel.
+    pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        let mut env = Env::new(name, scratch);
+        let group = self.group();
+        let frame = Frame {
+            scores: env.b.stack((group * PAGE * 4) as u32),
+            values: env.b.stack((group * self.padded_head() * 4) as u32),
+            stats: env.b.stack((group * 8) as u32),
+        };
+        let tokens = env.count(Count::Tokens);
+        let items = env.b.mul_const(tokens, self.cache.layout.heads as i64);
+        env.own_rows(items, |env, item| self.item(env, &frame, item));
+        env.finish()
+    }
+
+    fn item(&self, env: &mut Env, frame: &Frame, item: Val) {
+        let kv_heads = env.b.index(self.cache.layout.heads);
+        let (t, kv_head) = (env.b.div(item, kv_heads), env.b.rem(item, kv_heads));
+        let (q, out) = (env.row(&self.q, t), env.row(&self.out, t));
+        let group_bytes = self.group() * self.head_dim() * 4;
+        let (q, out) = (env.at(q, kv_head, group_bytes), env.at(out, kv_head, group_bytes));
+        let (last, seq) = (env.step_index("positions", t), env.step_index("seqs", t));
+        let zero = env.b.index(0);
+        let first = match self.window {
+            None => zero,
+            Some(w) => {
+                let first = env.b.add_const(last, 1 - w as i64);
+                env.b.max(first, zero)
+            }
+        };
+        let item = Item { q, out, kv_head, seq, last, first };
+        self.clear(env, frame);
+        let page = env.b.index(PAGE);
+        let (lo, hi) = (env.b.div(first, page), env.b.div(last, page));
+        let hi = env.b.add_const(hi, 1);
+        env.for_range(lo, hi, 1, |env, block| self.block(env, frame, item, block));
+        self.finish(env, frame, item.out);
+    }
+
+    fn clear(&self, env: &mut Env, frame: &Frame) {
+        let (zero, lowest, none) =
+            (env.b.float(VECTOR, 0.0), env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
+        for g in 0..self.group() {
+            for e in (0..self.padded_head()).step_by(LANES as usize) {
+                env.b.store(zero, frame.values, ((g * self.padded_head() + e) * 4) as i32);
+            }
+            env.b.store(lowest, frame.stats, (g * 8) as i32);
+            env.b.store(none, frame.stats, (g * 8 + 4) as i32);
+        }
+    }
+
+    /// Positions `block * PAGE ..` of the item.
+    fn block(&self, env: &mut Env, frame: &Frame, item: Item, block: Val) {
+        let page = self.cache.page(env, item.seq, block);
+        let keys = self.cache.head(env, page, Part::Keys, item.kv_head);
+        let values = self.cache.head(env, page, Part::Values, item.kv_head);
+        let base = env.b.mul_const(block, PAGE as i64);
+        let visible = self.visible(env, item, base);
+        let mut g = 0;
+        while g < self.group() {
+            let heads = self.heads_in_flight.min(self.group() - g);
+            let scores = self.scores(env, item.q, keys, g, heads);
+            for (h, s) in scores.chunks(PAGE_VECTORS).enumerate() {
+                self.softmax(env, frame, g + h, s, &visible);
+            }
+            g += heads;
+        }
+        let page_len = env.b.index(PAGE);
+        let until = env.b.sub(item.last, base);
+        let until = env.b.add_const(until, 1);
+        let count = env.b.min(until, page_len);
+        let group = self.group();
+        env.for_const(group, 1, |env, g| self.accumulate(env, frame, values, g, count));
+    }
+
+    /// For each vector of the page's positions, which of them the token sees.
+    fn visible(&self, env: &mut Env, item: Item, base: Val) -> Vec<Val> {
+        let bounds = [item.first, item.last].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
+        let [first, last] = bounds.map(|v| env.b.splat(v, LANES));
+        (0..PAGE_VECTORS)
+            .map(|i| {
+                let start = env.b.add_const(base, (i * LANES as usize) as i64);
+                let positions = lane_numbers(env, start);
+                let (after, before) =
+                    (env.b.cmp(Cond::Ge, positions, first), env.b.cmp(Cond::Le, positions, last));
+                env.b.bin(BinOp::And, after, before)
+            })
+            .collect()
+    }
+
+    /// Raw scores of `heads` query heads from head `g` with a page of keys.
+    fn scores(&self, env: &mut Env, q: Val, keys: Val, g: usize, heads: usize) -> Vec<Val> {
+        let zero = env.b.float(VECTOR, 0.0);
+        let (lo, hi, one) = (env.b.index(0), env.b.index(self.head_dim()), env.b.index(1));
+        env.for_carried((lo, hi, one), &vec![zero; heads * PAGE_VECTORS], |env, e, acc| {
+            let row = env.at(keys, e, PAGE * self.cache.layout.elem_bytes);
+            let k: Vec<Val> =
+                (0..PAGE_VECTORS).map(|i| self.cache.load(env, row, i * LANES as usize, LANES)).collect();
+            let q = env.at(q, e, 4);
+            let mut sums = Vec::with_capacity(acc.len());
+            for h in 0..heads {
+                let x = env.b.load(Ty::F32, q, ((g + h) * self.head_dim() * 4) as i32);
+                let x = env.b.splat(x, LANES);
+                for i in 0..PAGE_VECTORS {
+                    sums.push(env.b.fma(k[i], x, acc[h * PAGE_VECTORS + i]));
+                }
+            }
+            sums
+        })
+    }
+
+    /// Turns a head's raw scores into weights relative to the new running maximum, and rescales
+    /// what was accumulated so far.
+    fn softmax(&self, env: &mut Env, frame: &Frame, g: usize, raw: &[Val], visible: &[Val]) {
+        let lowest = env.b.float(VECTOR, LOWEST);
+        let scores: Vec<Val> = raw
+            .iter()
+            .zip(visible)
+            .map(|(s, seen)| {
+                let s = self.score(env, *s);
+                env.b.select(*seen, s, lowest)
+            })
+            .collect();
+        let (max_at, sum_at) = ((g * 8) as i32, (g * 8 + 4) as i32);
+        let old = env.b.load(Ty::F32, frame.stats, max_at);
+        let widest = scores[1..].iter().fold(scores[0], |a, b| env.b.max(a, *b));
+        let here = math::reduce_max(&mut env.b, widest);
+        let max = env.b.max(old, here);
+        env.b.store(max, frame.stats, max_at);
+        let shift = env.b.splat(max, LANES);
+        let zero = env.b.float(VECTOR, 0.0);
+        let mut total = zero;
+        for (i, (s, seen)) in scores.iter().zip(visible).enumerate() {
+            let d = env.b.sub(*s, shift);
+            let p = math::exp(&mut env.b, d);
+            let p = env.b.select(*seen, p, zero);
+            env.b.store(p, frame.scores, ((g * PAGE + i * LANES as usize) * 4) as i32);
+            total = env.b.add(total, p);
+        }
+        let here = math::reduce_add(&mut env.b, total);
+        let d = env.b.sub(old, max);
+        let rescale = math::exp(&mut env.b, d);
+        let sum = env.b.load(Ty::F32, frame.stats, sum_at);
+        let sum = env.b.fma(sum, rescale, here);
+        env.b.store(sum, frame.stats, sum_at);
+        let rescale = env.b.splat(rescale, LANES);
+        for e in (0..self.padded_head()).step_by(LANES as usize) {
+            let at = ((g * self.padded_head() + e) * 4) as i32;
+            let v = env.b.load(VECTOR, frame.values, at);
+            let v = env.b.mul(v, rescale);
+            env.b.store(v, frame.values, at);
+        }
+    }
+
+    fn score(&self, env: &mut Env, raw: Val) -> Val {
+        let scale = env.b.float(VECTOR, f64::from(self.scale));
+        let s = env.b.mul(raw, scale);
+        let Some(cap) = self.softcap else {
+            return s;
+        };
+        let cap = env.b.float(VECTOR, f64::from(cap));
+        let ratio = env.b.div(s, cap);
+        let t = math::tanh(&mut env.b, ratio);
+        env.b.mul(t, cap)
+    }
+
+    /// Adds the first `count` values of the page, weighted, to what head `g` (i64) has.
+    fn accumulate(&self, env: &mut Env, frame: &Frame, values: Val, g: Val, count: Val) {
+        let weights = env.at(frame.scores, g, PAGE * 4);
+        let acc = env.at(frame.values, g, self.padded_head() * 4);
+        let elem = self.cache.layout.elem_bytes;
+        let mut start = 0;
+        while start < self.head_dim() {
+            let pieces = pieces(start, (start + VALUE_BLOCK).min(self.head_dim()));
+            let ty = |lanes: usize| Ty { elem: Elem::F32, lanes: lanes as u16 };
+            let init: Vec<Val> =
+                pieces.iter().map(|(e, lanes)| env.b.load(ty(*lanes), acc, 4 * *e as i32)).collect();
+            let (lo, one) = (env.b.index(0), env.b.index(1));
+            let sums = env.for_carried((lo, count, one), &init, |env, j, acc| {
+                let weight = env.at(weights, j, 4);
+                let weight = env.b.load(Ty::F32, weight, 0);
+                let row = env.at(values, j, self.head_dim() * elem);
+                pieces
+                    .iter()
+                    .zip(acc)
+                    .map(|((e, lanes), a)| {
+                        let v = self.cache.load(env, row, *e, *lanes as u16);
+                        let w = env.b.splat(weight, *lanes as u16);
+                        env.b.fma(v, w, *a)
+                    })
+                    .collect()
+            });
+            for ((e, _), v) in pieces.iter().zip(&sums) {
+                env.b.store(*v, acc, 4 * *e as i32);
+            }
+            start += VALUE_BLOCK;
+        }
+    }
+
+    /// Divides by the sum of the weights and writes the result.
+    fn finish(&self, env: &mut Env, frame: &Frame, out: Val) {
+        for g in 0..self.group() {
+            let sum = env.b.load(Ty::F32, frame.stats, (g * 8 + 4) as i32);
+            for (e, lanes) in pieces(0, self.head_dim()) {
+                let ty = Ty { elem: Elem::F32, lanes: lanes as u16 };
+                let v = env.b.load(ty, frame.values, ((g * self.padded_head() + e) * 4) as i32);
+                let divisor = env.b.splat(sum, lanes as u16);
+                let v = env.b.div(v, divisor);
+                env.b.store(v, out, ((g * self.head_dim() + e) * 4) as i32);
+            }
+        }
+    }
+}
+
+/// Cuts `start..end` into vectors of [`LANES`] and a tail of smaller powers of two: (start, lanes).
+fn pieces(start: usize, end: usize) -> Vec<(usize, usize)> {
+    let mut out = Vec::new();
+    let mut e = start;
+    while e < end {
+        let lanes = (1 << (end - e).ilog2()).min(LANES as usize);
+        out.push((e, lanes));
+        e += lanes;
+    }
+    out
+}

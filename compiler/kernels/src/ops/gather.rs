@@ -1,0 +1,28 @@
+//! The rows of a buffer whose logits are wanted. Rows are shared out.
+
+use super::norm::map_row;
+use crate::env::{Count, Env, Rows, Scratch};
+use crate::kir::Function;
+
+/// `y[r] = x[rows[r]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatherKernel {
+    /// A row for each token.
+    pub x: Rows,
+    /// A row for each wanted one.
+    pub y: Rows,
+}
+
+impl GatherKernel {
+    /// Emits the kernel.
+    pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        let mut env = Env::new(name, scratch);
+        let n = env.count(Count::Rows);
+        env.own_rows(n, |env, r| {
+            let t = env.step_index("rows", r);
+            let (x, y) = (env.row(&self.x, t), env.row(&self.y, r));
+            map_row(env, x, y, self.x.width, |_, _, v| v);
+        });
+        env.finish()
+    }
+}

@@ -1,0 +1,141 @@
+//! The paged KV cache: addresses, stores, and the kernel that stores without a product before it.
+
+use crate::env::{Count, Env, Rows, Scratch};
+use crate::kir::{BinOp, Cast, Elem, Function, Ty, Val};
+use crate::layout::{KvLayout, LANES, PAGE};
+
+/// A layer's cache and the size of a page of all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvCache {
+    /// The layer's layout in a page.
+    pub layout: KvLayout,
+    /// Bytes of a page, all layers together.
+    pub page_bytes: usize,
+}
+
+/// Keys or values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Keys: `[head][element][position]`.
+    Keys,
+    /// Values: `[head][position][element]`.
+    Values,
+}
+
+const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
+
+impl KvCache {
+    /// Address of this layer in the page of block `block` (i64) of sequence `seq` (i64).
+    pub fn page(&self, env: &mut Env, seq: Val, block: Val) -> Val {
+        let stride = env.field("page_table_stride");
+        let row = env.b.mul(seq, stride);
+        let index = env.b.add(row, block);
+        let page = env.step_index("page_table", index);
+        let base = env.field("kv");
+        let page = env.at(base, page, self.page_bytes);
+        env.b.ptr_add(page, env.kv)
+    }
+
+    /// Address of head `head` (i64) of a part, at a page of this layer.
+    pub fn head(&self, env: &mut Env, page: Val, part: Part, head: Val) -> Val {
+        let part = match part {
+            Part::Keys => page,
+            Part::Values => env.b.ptr_add_const(page, self.layout.value_offset()),
+        };
+        env.at(part, head, self.layout.head_bytes())
+    }
+
+    /// Page address and slot in the page for token `t` (i64).
+    pub fn slot(&self, env: &mut Env, t: Val) -> (Val, Val) {
+        let (pos, seq) = (env.step_index("positions", t), env.step_index("seqs", t));
+        let page_len = env.b.index(PAGE);
+        let block = env.b.div(pos, page_len);
+        let slot = env.b.rem(pos, page_len);
+        (self.page(env, seq, block), slot)
+    }
+
+    /// Loads `lanes` f32 from the cache at `ptr + offset` elements.
+    pub fn load(&self, env: &mut Env, ptr: Val, offset: usize, lanes: u16) -> Val {
+        let bytes = (offset * self.layout.elem_bytes) as i32;
+        let ty = Ty::vector(Elem::F32, lanes);
+        if self.layout.elem_bytes == 4 {
+            return env.b.load(ty, ptr, bytes);
+        }
+        let h = env.b.load(ty.with_elem(Elem::I16), ptr, bytes);
+        env.b.cast(Cast::F16ToF32, h, ty)
+    }
+
+    /// Stores the `head_dim` elements at `from` (f32, padded to whole vectors) as head `head` of a
+    /// part at a token's page and slot.
+    pub fn store_head(&self, env: &mut Env, (page, slot): (Val, Val), part: Part, head: Val, from: Val) {
+        let base = self.head(env, page, part, head);
+        let elem = self.layout.elem_bytes;
+        let (stride, start) = match part {
+            Part::Keys => (PAGE, env.at(base, slot, elem)),
+            Part::Values => (1, env.at(base, slot, self.layout.head_dim * elem)),
+        };
+        let mut e = 0;
+        while e < self.layout.head_dim {
+            let v = env.b.load(VECTOR, from, 4 * e as i32);
+            let valid = (self.layout.head_dim - e).min(LANES as usize);
+            let v = if elem == 2 { env.b.cast(Cast::F32ToF16, v, VECTOR.with_elem(Elem::I16)) } else { v };
+            if stride == 1 && valid == LANES as usize {
+                env.b.store(v, start, (e * elem) as i32);
+            } else {
+                for lane in 0..valid {
+                    let x = env.b.extract(v, lane as u16);
+                    env.b.store(x, start, ((e + lane) * stride * elem) as i32);
+                }
+            }
+            e += LANES as usize;
+        }
+    }
+}
+
+/// Stores keys and values computed by other kernels. Tokens are shared out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KvAppendKernel {
+    /// The cache.
+    pub cache: KvCache,
+    /// Keys, `heads * head_dim` wide.
+    pub k: Rows,
+    /// Values, of the same width.
+    pub v: Rows,
+}
+
+impl KvAppendKernel {
+    /// Emits the kernel.
+    pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        let mut env = Env::new(name, scratch);
+        let n = env.count(Count::Tokens);
+        env.own_rows(n, |env, t| {
+            let at = self.cache.slot(env, t);
+            for (part, rows) in [(Part::Keys, &self.k), (Part::Values, &self.v)] {
+                let from = env.row(rows, t);
+                env.for_const(self.cache.layout.heads, 1, |env, h| {
+                    let from = env.at(from, h, self.cache.layout.head_dim * 4);
+                    self.cache.store_head(env, at, part, h, from);
+                });
+            }
+        });
+        env.finish()
+    }
+}
+
+/// `i64` constant helper for masks: lane numbers `base..base + LANES` as i32.
+pub(crate) fn lane_numbers(env: &mut Env, base: Val) -> Val {
+    // Lane l of `ramp` is l, made by doubling: [0,1], [0,1,2,3], ..
+    let ty = |lanes| Ty::vector(Elem::I32, lanes);
+    let (zero, one) = (env.b.int(ty(2), 0), env.b.int(ty(2), 1));
+    let mut ramp = env.b.shuffle(zero, one, vec![0, 2]);
+    let mut lanes = 2;
+    while lanes < LANES {
+        let k = env.b.int(ty(lanes), i64::from(lanes));
+        let upper = env.b.bin(BinOp::Add, ramp, k);
+        ramp = env.b.shuffle(ramp, upper, (0..2 * lanes).collect());
+        lanes *= 2;
+    }
+    let base = env.b.cast(Cast::Trunc, base, Ty::I32);
+    let base = env.b.splat(base, LANES);
+    env.b.add(ramp, base)
+}

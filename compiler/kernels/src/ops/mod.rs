@@ -1,0 +1,14 @@
+//! The kernels: one builder function for each, shapes as constants.
+
+pub mod attention;
+pub mod embed;
+pub mod epilogue;
+pub mod gather;
+pub mod kv;
+pub mod linear;
+pub mod norm;
+pub mod pointwise;
+pub mod product;
+pub mod prologue;
+pub mod rope;
+pub mod step;

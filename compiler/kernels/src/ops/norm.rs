@@ -1,0 +1,149 @@
+//! RMSNorm and LayerNorm of one row, and the kernel that writes normalised rows.
+
+use crate::env::{Count, Env, Rows, Scratch};
+use crate::kir::{Elem, Function, Ty, UnOp, Val};
+use crate::layout::LANES;
+use crate::math;
+
+/// How a row is normalised. Scale and bias are byte offsets of f32 vectors in the call's weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// x / sqrt(mean(x^2) + eps) * scale.
+    Rms {
+        /// Added to the mean square.
+        eps: f32,
+        /// Offset of the scale.
+        scale: usize,
+    },
+    /// (x - mean) / sqrt(variance + eps) * scale + bias.
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+        /// Offset of the scale.
+        scale: usize,
+        /// Offset of the bias.
+        bias: usize,
+    },
+}
+
+const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
+
+/// Sum over `f` of the row's vectors, and of its last elements one by one. `f` maps an element (a
+/// vector or a scalar) to the term that is added.
+fn sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val) -> Val {
+    let lanes = LANES as usize;
+    let zero = env.b.float(VECTOR, 0.0);
+    let (lo, hi, step) = (env.b.index(0), env.b.index(n / lanes * lanes), env.b.index(lanes));
+    let total = env.for_carried((lo, hi, step), &[zero], |env, i, acc| {
+        let p = env.at(x, i, 4);
+        let v = env.b.load(VECTOR, p, 0);
+        let term = f(env, v);
+        vec![env.b.add(acc[0], term)]
+    });
+    let mut total = math::reduce_add(&mut env.b, total[0]);
+    for i in n / lanes * lanes..n {
+        let v = env.b.load(Ty::F32, x, 4 * i as i32);
+        let term = f(env, v);
+        total = env.b.add(total, term);
+    }
+    total
+}
+
+/// `(sum / n + eps)^-1/2`.
+fn inverse_root(env: &mut Env, sum: Val, n: usize, eps: f32) -> Val {
+    let (count, eps, one) =
+        (env.b.float(Ty::F32, n as f64), env.b.float(Ty::F32, eps.into()), env.b.float(Ty::F32, 1.0));
+    let mean = env.b.div(sum, count);
+    let shifted = env.b.add(mean, eps);
+    let root = env.b.un(UnOp::Sqrt, shifted);
+    env.b.div(one, root)
+}
+
+/// Writes `map(x)` for the `n` elements of a row in vectors, a last partial vector included: rows
+/// are padded to whole vectors.
+pub fn map_row(env: &mut Env, x: Val, y: Val, n: usize, map: impl FnOnce(&mut Env, Val, Val) -> Val) {
+    env.for_const(n.next_multiple_of(LANES as usize), LANES as usize, |env, i| {
+        let (from, to) = (env.at(x, i, 4), env.at(y, i, 4));
+        let v = env.b.load(VECTOR, from, 0);
+        let v = map(env, i, v);
+        env.b.store(v, to, 0);
+    });
+}
+
+/// A vector of the call's weights at `offset`, from element `i`.
+fn weights_vector(env: &mut Env, offset: usize, i: Val) -> Val {
+    let base = env.b.ptr_add_const(env.weights, offset);
+    let p = env.at(base, i, 4);
+    env.b.load(VECTOR, p, 0)
+}
+
+/// Normalises the row of `n` elements at `x` into `y`, then applies `finish` to each vector.
+pub fn row(env: &mut Env, norm: Norm, x: Val, y: Val, n: usize, finish: impl Fn(&mut Env, Val) -> Val) {
+    match norm {
+        Norm::Rms { eps, scale } => {
+            let squares = sum(env, x, n, |env, v| env.b.mul(v, v));
+            let factor = inverse_root(env, squares, n, eps);
+            let factor = env.b.splat(factor, LANES);
+            map_row(env, x, y, n, |env, i, v| {
+                let g = weights_vector(env, scale, i);
+                let v = env.b.mul(v, factor);
+                let v = env.b.mul(v, g);
+                finish(env, v)
+            });
+        }
+        Norm::Layer { eps, scale, bias } => {
+            let total = sum(env, x, n, |_, v| v);
+            let count = env.b.float(Ty::F32, n as f64);
+            let mean = env.b.div(total, count);
+            let squares = sum(env, x, n, |env, v| {
+                let m = env.b.splat(mean, env.b.ty(v).lanes);
+                let d = env.b.sub(v, m);
+                env.b.mul(d, d)
+            });
+            let factor = inverse_root(env, squares, n, eps);
+            let (factor, mean) = (env.b.splat(factor, LANES), env.b.splat(mean, LANES));
+            map_row(env, x, y, n, |env, i, v| {
+                let (g, h) = (weights_vector(env, scale, i), weights_vector(env, bias, i));
+                let v = env.b.sub(v, mean);
+                let v = env.b.mul(v, factor);
+                let v = env.b.mul(v, g);
+                let v = env.b.add(v, h);
+                finish(env, v)
+            });
+        }
+    }
+}
+
+/// Normalises rows: each worker takes every `workers`-th one. Where a row is seen as several
+/// `groups` (heads), each is normalised by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormKernel {
+    /// Which count the rows follow.
+    pub count: Count,
+    /// Input.
+    pub x: Rows,
+    /// Output, of the same width.
+    pub y: Rows,
+    /// Groups that a row consists of; each is `x.width / groups` elements, a multiple of the
+    /// vector length if there are several.
+    pub groups: usize,
+    /// What is done.
+    pub norm: Norm,
+}
+
+impl NormKernel {
+    /// Emits the kernel.
+    pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        let mut env = Env::new(name, scratch);
+        let n = env.count(self.count);
+        let group = self.x.width / self.groups;
+        env.own_rows(n, |env, r| {
+            let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
+            for g in 0..self.groups {
+                let (x, y) = (env.b.ptr_add_const(x, g * group * 4), env.b.ptr_add_const(y, g * group * 4));
+                row(env, self.norm, x, y, group, |_, v| v);
+            }
+        });
+        env.finish()
+    }
+}

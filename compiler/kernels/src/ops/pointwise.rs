@@ -1,0 +1,87 @@
+//! Pointwise ops on whole rows, for what no product has taken into its epilogue. Rows are shared out.
+
+use super::epilogue::Activation;
+use super::prologue::Rounding;
+use crate::env::{Count, Env, Rows, Scratch};
+use crate::kir::{Elem, Function, Ty, Val};
+use crate::layout::LANES;
+
+/// What is done to each element.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pointwise {
+    /// Copied.
+    Copy,
+    /// Other rows added.
+    Add(Rows),
+    /// Multiplied by other rows.
+    Mul(Rows),
+    /// A vector at this offset of the call's weights added.
+    Bias(usize),
+    /// Multiplied by a constant.
+    Scale(f32),
+    /// Rounded.
+    Round(Rounding),
+    /// Nonlinearity.
+    Act(Activation),
+}
+
+/// `y = f(x)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointwiseKernel {
+    /// Which count the rows follow.
+    pub count: Count,
+    /// Input.
+    pub x: Rows,
+    /// Elements of x's rows to begin at.
+    pub x_start: usize,
+    /// Result; may be x.
+    pub y: Rows,
+    /// The function.
+    pub f: Pointwise,
+}
+
+impl PointwiseKernel {
+    /// Emits the kernel.
+    pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        let mut env = Env::new(name, scratch);
+        let n = env.count(self.count);
+        env.own_rows(n, |env, r| {
+            let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
+            let x = env.b.ptr_add_const(x, self.x_start * 4);
+            let whole = self.y.width / LANES as usize * LANES as usize;
+            env.for_const(whole, LANES as usize, |env, i| self.element(env, LANES, (x, y, r), i));
+            let (lo, hi) = (env.b.index(whole), env.b.index(self.y.width));
+            env.for_range(lo, hi, 1, |env, i| self.element(env, 1, (x, y, r), i));
+        });
+        env.finish()
+    }
+
+    /// `lanes` elements from column `i`.
+    fn element(&self, env: &mut Env, lanes: u16, (x, y, r): (Val, Val, Val), i: Val) {
+        let ty = Ty { elem: Elem::F32, lanes };
+        let (from, to) = (env.at(x, i, 4), env.at(y, i, 4));
+        let v = env.b.load(ty, from, 0);
+        let v = match &self.f {
+            Pointwise::Copy => v,
+            Pointwise::Add(rows) | Pointwise::Mul(rows) => {
+                let row = env.row(rows, r);
+                let p = env.at(row, i, 4);
+                let other = env.b.load(ty, p, 0);
+                if matches!(self.f, Pointwise::Add(_)) { env.b.add(v, other) } else { env.b.mul(v, other) }
+            }
+            Pointwise::Bias(offset) => {
+                let base = env.b.ptr_add_const(env.weights, *offset);
+                let p = env.at(base, i, 4);
+                let bias = env.b.load(ty, p, 0);
+                env.b.add(v, bias)
+            }
+            Pointwise::Scale(s) => {
+                let s = env.b.float(ty, f64::from(*s));
+                env.b.mul(v, s)
+            }
+            Pointwise::Round(r) => r.emit(env, v),
+            Pointwise::Act(a) => a.emit(env, v),
+        };
+        env.b.store(v, to, 0);
+    }
+}

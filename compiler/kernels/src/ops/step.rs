@@ -1,0 +1,56 @@
+//! The step: calls of kernels with barriers between them, run by every worker.
+
+use crate::kir::{Builder, Function, Ty, Val};
+
+/// One thing a step does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Calls a kernel.
+    Kernel(String),
+    /// Waits for all workers; ends this phase.
+    Barrier(u32),
+}
+
+/// Actions repeated for consecutive calls of a block: weights and cache of each lie a fixed
+/// distance after those of the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Number of calls.
+    pub count: usize,
+    /// Offset of the first call's weights.
+    pub weights: usize,
+    /// Bytes to the next call's.
+    pub weights_stride: usize,
+    /// Offset of the first call's layer in a KV page.
+    pub kv: usize,
+    /// Bytes to the next call's.
+    pub kv_stride: usize,
+    /// What each call does.
+    pub actions: Vec<Action>,
+}
+
+/// Emits the step's function.
+pub fn build(symbol: &str, runs: &[Run]) -> Function {
+    let (mut b, _) = Builder::new(symbol, &[]);
+    let offset = llmc_abi::step::STEP_FIELDS.iter().find(|(n, _)| *n == "weights").expect("a field").1;
+    let args = b.args();
+    let weights = b.load(Ty::PTR, args, offset as i32);
+    for run in runs {
+        b.for_const(run.count, 1, |b, i| call(b, run, weights, i));
+    }
+    b.finish()
+}
+
+fn call(b: &mut Builder, run: &Run, weights: Val, i: Val) {
+    let w = b.mul_const(i, run.weights_stride as i64);
+    let w = b.add_const(w, run.weights as i64);
+    let w = b.ptr_add(weights, w);
+    let kv = b.mul_const(i, run.kv_stride as i64);
+    let kv = b.add_const(kv, run.kv as i64);
+    for action in &run.actions {
+        match action {
+            Action::Kernel(name) => b.call(name.clone(), &[w, kv]),
+            Action::Barrier(phase) => b.barrier(*phase),
+        }
+    }
+}

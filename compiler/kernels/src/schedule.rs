@@ -1,0 +1,42 @@
+//! How kernels use a target's registers. Data, never part of the numbers: a schedule changes which
+//! products are in flight together, not the order in which any of them is summed.
+
+use crate::target::Target;
+use llmc_abi::Feature;
+
+/// Register tiling of the products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Tokens of a GEMM tile (one panel wide).
+    pub gemm_tokens: usize,
+    /// Panels that a GEMV streams at once.
+    pub gemv_panels: usize,
+    /// Steps of k unrolled in a GEMV.
+    pub gemv_unroll: usize,
+    /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
+    pub gemm_k_block: usize,
+    /// Query heads whose scores are in flight together in attention.
+    pub attention_heads: usize,
+}
+
+/// Vector register bytes, vector registers, and the tiling that fits them.
+const TABLE: [(usize, Schedule); 3] = [
+    (64, Schedule { gemm_tokens: 12, gemv_panels: 4, gemv_unroll: 2, gemm_k_block: 512, attention_heads: 4 }),
+    (32, Schedule { gemm_tokens: 6, gemv_panels: 4, gemv_unroll: 1, gemm_k_block: 512, attention_heads: 2 }),
+    (16, Schedule { gemm_tokens: 3, gemv_panels: 2, gemv_unroll: 1, gemm_k_block: 512, attention_heads: 1 }),
+];
+
+impl Schedule {
+    /// The tiling for code with vectors of at most `max_vector_bytes` on this target.
+    pub fn new(target: &Target, max_vector_bytes: usize) -> Schedule {
+        let width = if target.has(Feature::Avx512f) {
+            64
+        } else if target.has(Feature::Avx2) {
+            32
+        } else {
+            16
+        };
+        let width = width.min(max_vector_bytes);
+        TABLE.iter().find(|(bytes, _)| *bytes <= width).map_or(TABLE[2].1, |(_, s)| *s)
+    }
+}
