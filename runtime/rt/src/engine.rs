@@ -1,0 +1,331 @@
+//! One model in memory: its compiled step, weights, scratch, KV cache and workers.
+//!
+//! All buffers are made at the start; a step allocates nothing. The engine knows nothing of text.
+
+use std::ffi::c_void;
+
+use llmc_abi::{Manifest, StepArgs, StepFn};
+
+use crate::error::{Error, Result};
+use crate::kv::KvCache;
+use crate::memory::{self, Memory, Request};
+use crate::sys::mmap::Mapping;
+use crate::sys::step::StepCall;
+use crate::workers::Workers;
+use crate::workers::barrier::StepSync;
+use crate::workers::profile::Profile;
+
+/// Most tokens of a step that this engine accepts, so that buffers and indices stay in range.
+const MAX_STEP: usize = 1 << 20;
+
+/// A model ready to run.
+pub struct Engine {
+    step: StepFn,
+    weights: &'static [u8],
+    workers: Workers,
+    sync: Box<StepSync>,
+    kv: KvCache,
+    arena: Mapping,
+    logits: Mapping,
+    inputs: Inputs,
+    vocab: usize,
+    context: usize,
+    limits: Limits,
+    memory: Memory,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    tokens: usize,
+    rows: usize,
+}
+
+/// Integer inputs of a step, at addresses that never change.
+struct Inputs {
+    ids: Mapping,
+    positions: Mapping,
+    seqs: Mapping,
+    rows: Mapping,
+}
+
+impl Inputs {
+    fn new(limits: Limits) -> Result<Self> {
+        let list = |len: usize| Mapping::reserve(len * size_of::<i32>());
+        Ok(Self {
+            ids: list(limits.tokens)?,
+            positions: list(limits.tokens)?,
+            seqs: list(limits.tokens)?,
+            rows: list(limits.rows)?,
+        })
+    }
+}
+
+/// How to run a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Index of the variant that runs.
+    pub variant: usize,
+    /// Workers; none means as many as the machine allows.
+    pub threads: Option<usize>,
+    /// Positions per sequence; none means the model's, capped to memory.
+    pub context: Option<usize>,
+    /// Sequences held at once; 0 counts as 1.
+    pub sequences: usize,
+}
+
+/// Tokens of one step, all of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// No logits.
+    None,
+    /// Logits of the last token.
+    Last,
+    /// Logits of a range of the step's tokens.
+    Range(usize, usize),
+}
+
+impl Engine {
+    /// Reserves memory and starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 4 where the memory needed is not available, 3 where the manifest is inconsistent.
+    ///
+    /// # Safety
+    ///
+    /// `step` must be the compiled step of the manifest's variant `options.variant`, the CPU must have
+    /// its features, and `weights` must be the section it was compiled for.
+    pub unsafe fn new(manifest: &Manifest, step: StepFn, weights: &'static [u8], options: &Options) -> Result<Self> {
+        let limits = Limits { tokens: manifest.step.tokens, rows: manifest.step.rows };
+        let broken = |what: &str| Error::input(format!("the artifact's manifest {what}; compile it again"));
+        if !(1..=MAX_STEP).contains(&limits.tokens) || !(1..=MAX_STEP).contains(&limits.rows) {
+            return Err(broken("has step limits out of range"));
+        }
+        let phases = manifest.variants.get(options.variant).ok_or_else(|| broken("lacks the variant"))?.phases.len();
+        let workers = Workers::start(options.threads)?;
+        let sequences = options.sequences.max(1);
+        let request =
+            Request { variant: options.variant, workers: workers.count(), context: options.context, sequences };
+        let context = memory::choose_context(manifest, &request)?;
+        let memory = Memory::of(manifest, options.variant, workers.count(), context, sequences)
+            .ok_or_else(|| broken("has sizes out of range"))?;
+        let arena = Mapping::reserve(memory.arena)?;
+        arena.prefer_huge_pages();
+        Ok(Self {
+            step,
+            weights,
+            sync: Box::new(StepSync::new(workers.spinning(), phases)),
+            workers,
+            kv: KvCache::new(&manifest.kv, context, sequences)?,
+            arena,
+            logits: Mapping::reserve(memory.logits)?,
+            inputs: Inputs::new(limits)?,
+            vocab: manifest.model.vocab,
+            context,
+            limits,
+            memory,
+        })
+    }
+
+    /// Positions that a sequence may have.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Logits per row.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Most tokens of a step.
+    pub fn step_tokens(&self) -> usize {
+        self.limits.tokens
+    }
+
+    /// Most rows of a step.
+    pub fn step_rows(&self) -> usize {
+        self.limits.rows
+    }
+
+    /// Anonymous memory planned.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The workers, for measuring.
+    pub fn workers(&mut self) -> &mut Workers {
+        &mut self.workers
+    }
+
+    /// Number of workers.
+    pub fn threads(&self) -> usize {
+        self.workers.count()
+    }
+
+    /// The packed weights.
+    pub fn weights(&self) -> &'static [u8] {
+        self.weights
+    }
+
+    /// Times of the step's phases.
+    pub fn profile(&self) -> &Profile {
+        &self.sync.profile
+    }
+
+    /// Positions that a sequence holds.
+    pub fn positions(&self, seq: usize) -> usize {
+        self.kv.positions(seq)
+    }
+
+    /// Forgets a sequence's positions from `positions` on.
+    pub fn truncate(&mut self, seq: usize, positions: usize) {
+        self.kv.truncate(seq, positions);
+    }
+
+    /// Runs one step: token `i` is `tokens[i]` at `positions[i]` of sequence `seqs[i]`. Gives the
+    /// logits of the tokens at `rows`, row-major.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 4 where a position lies outside the context, 2 where a token lies outside the
+    /// vocabulary or the lists' lengths do not fit a step.
+    pub fn step(&mut self, tokens: &[u32], positions: &[u32], seqs: &[u32], rows: &[u32]) -> Result<&[f32]> {
+        let n = tokens.len();
+        if n == 0 || n > self.limits.tokens || rows.len() > self.limits.rows || positions.len() != n || seqs.len() != n
+        {
+            return Err(Error::usage(format!(
+                "a step takes 1 to {} tokens and gives at most {} rows; it got {n} and {}",
+                self.limits.tokens,
+                self.limits.rows,
+                rows.len()
+            )));
+        }
+        for i in 0..n {
+            self.place(i, tokens[i], positions[i], seqs[i])?;
+        }
+        for (slot, &row) in self.inputs.rows.slice_mut::<i32>(rows.len()).iter_mut().zip(rows) {
+            if row as usize >= n {
+                return Err(Error::usage(format!("row {row} is wanted of a step of {n} tokens")));
+            }
+            *slot = row as i32;
+        }
+        let sequences = seqs.iter().max().map_or(0, |s| *s as usize + 1);
+        self.call(n, rows.len(), sequences);
+        Ok(self.logits.slice(rows.len() * self.vocab))
+    }
+
+    /// Adds `tokens`, at most a step's worth, to the end of a sequence. Gives the logits of `rows`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::step`].
+    pub fn extend(&mut self, seq: usize, tokens: &[u32], rows: Rows) -> Result<&[f32]> {
+        let n = tokens.len();
+        let (first, last) = match rows {
+            Rows::None => (0, 0),
+            Rows::Last => (n.saturating_sub(1), n),
+            Rows::Range(first, last) => (first.min(last), last),
+        };
+        if n == 0 || n > self.limits.tokens || last > n || last - first > self.limits.rows {
+            return Err(Error::usage(format!(
+                "a step takes 1 to {} tokens and gives at most {} rows; it got {n} tokens and rows {first}..{last}",
+                self.limits.tokens, self.limits.rows
+            )));
+        }
+        let start = self.kv.positions(seq);
+        for (i, token) in tokens.iter().enumerate() {
+            if let Err(error) = self.place(i, *token, (start + i) as u32, seq as u32) {
+                self.kv.truncate(seq, start);
+                return Err(error);
+            }
+        }
+        for (slot, row) in self.inputs.rows.slice_mut::<i32>(last - first).iter_mut().zip(first..last) {
+            *slot = row as i32;
+        }
+        self.call(n, last - first, seq + 1);
+        Ok(self.logits.slice((last - first) * self.vocab))
+    }
+
+    /// Adds any number of tokens to a sequence in steps of `chunk` (0: as many as a step takes) and
+    /// gives the logits of the last one. `between` is called before each step and may end the work.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::step`], or what `between` gives.
+    pub fn prefill(
+        &mut self,
+        seq: usize,
+        tokens: &[u32],
+        chunk: usize,
+        mut between: impl FnMut() -> Result<()>,
+    ) -> Result<&[f32]> {
+        let end = self.kv.positions(seq).saturating_add(tokens.len());
+        if end > self.context {
+            return Err(self.too_long(end));
+        }
+        let chunk = if chunk == 0 { self.limits.tokens } else { chunk.min(self.limits.tokens) };
+        let mut rest = tokens;
+        while rest.len() > chunk {
+            between()?;
+            self.extend(seq, &rest[..chunk], Rows::None)?;
+            rest = &rest[chunk..];
+        }
+        between()?;
+        self.extend(seq, rest, Rows::Last)
+    }
+
+    /// Writes one token of a step and gives its position a page.
+    fn place(&mut self, i: usize, token: u32, position: u32, seq: u32) -> Result<()> {
+        if token as usize >= self.vocab {
+            return Err(Error::usage(format!(
+                "token {token} is not in the vocabulary; tokens are 0 to {}",
+                self.vocab.saturating_sub(1)
+            )));
+        }
+        if position as usize >= self.context {
+            return Err(self.too_long(position as usize + 1));
+        }
+        if seq as usize >= self.kv.sequences() {
+            return Err(Error::usage(format!("sequence {seq} of {} is wanted", self.kv.sequences())));
+        }
+        self.kv.grow(seq as usize, position as usize + 1)?;
+        self.inputs.ids.slice_mut::<i32>(i + 1)[i] = token as i32;
+        self.inputs.positions.slice_mut::<i32>(i + 1)[i] = position as i32;
+        self.inputs.seqs.slice_mut::<i32>(i + 1)[i] = seq as i32;
+        Ok(())
+    }
+
+    fn call(&mut self, n_tokens: usize, n_rows: usize, n_seqs: usize) {
+        let args = StepArgs {
+            weights: self.weights.as_ptr(),
+            arena: self.arena.base(),
+            kv: self.kv.base(),
+            logits: self.logits.base().cast(),
+            ids: self.inputs.ids.base().cast_const().cast(),
+            positions: self.inputs.positions.base().cast_const().cast(),
+            seqs: self.inputs.seqs.base().cast_const().cast(),
+            rows: self.inputs.rows.base().cast_const().cast(),
+            page_table: self.kv.table(),
+            page_table_stride: self.kv.stride() as i64,
+            n_tokens: n_tokens as i64,
+            n_rows: n_rows as i64,
+            n_seqs: n_seqs as i64,
+            sync: (&raw const *self.sync).cast_mut().cast::<c_void>(),
+        };
+        let workers = self.workers.count();
+        // SAFETY: `new`'s caller vouches for the step; every buffer has the size that the manifest
+        // gives for this number of workers, every token is in the vocabulary, every position has a
+        // page, and `sync` is a StepSync.
+        let call = unsafe { StepCall::new(self.step, &args) };
+        self.sync.profile.step_begins();
+        self.workers.run(&|worker| call.run(worker, workers));
+        self.sync.profile.step_ended();
+    }
+
+    fn too_long(&self, positions: usize) -> Error {
+        Error::fit(format!(
+            "{positions} tokens do not fit into a context of {} positions; shorten the text{}",
+            self.context, " or give a larger --ctx-size where the model allows it"
+        ))
+    }
+}
