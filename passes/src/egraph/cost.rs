@@ -1,0 +1,145 @@
+//! Seconds of an op on a target: the roofline over the bytes and flops that the op declares.
+//!
+//! A kernel takes the longer of its traffic (memory, then caches) and its arithmetic, and one
+//! barrier. A prologue is paid as the runtime executes it: up to [`REDUNDANT_ROWS`] rows every
+//! worker prepares all rows for itself, without a barrier; above that the workers share the rows
+//! and meet at one more barrier. A norm of its own is split by rows only, so one row keeps one
+//! worker busy. What depends on weights alone is computed when they are packed and costs nothing.
+
+use crate::error::Result;
+use crate::target::TargetFacts;
+use llmc_ir::ops::{Cost, Sizes};
+use llmc_ir::{DType, Dim, Graph, NodeId, Op, Prologue, Sym, Type};
+use std::collections::BTreeSet;
+
+/// Rows up to which each worker prepares all of them.
+pub const REDUNDANT_ROWS: f64 = 8.0;
+
+/// One token after a context that fills a small model's window.
+pub const DECODE: Sizes = Sizes { tokens: 1, rows: 1, context: 512 };
+
+/// One chunk of a prompt; a token attends to half of it on average.
+pub const PREFILL: Sizes = Sizes { tokens: 512, rows: 1, context: 256 };
+
+/// Tokens of prompt read for each token written. Costs are seconds per token written.
+pub const PREFILL_SHARE: f64 = 4.0;
+
+/// Seconds per token written that `op` costs.
+pub fn seconds(op: &Op, operands: &[&Type], target: &TargetFacts) -> f64 {
+    if is_free(op) {
+        return 0.0;
+    }
+    let decode = kernel(op, operands, DECODE, target);
+    let prefill = kernel(op, operands, PREFILL, target);
+    decode + prefill * PREFILL_SHARE / PREFILL.tokens as f64
+}
+
+/// Seconds of a whole graph, without what depends on weights alone.
+///
+/// # Errors
+/// If an operand of a node does not exist.
+pub fn graph_seconds(graph: &Graph, target: &TargetFacts) -> Result<f64> {
+    let mut sum = 0.0;
+    for node in kernel_nodes(graph) {
+        let operands = graph.operands(node);
+        let types: Vec<&Type> = operands.iter().map(|v| graph.ty(*v)).collect::<llmc_ir::Result<_>>()?;
+        sum += seconds(graph.op(node), &types, target);
+    }
+    Ok(sum)
+}
+
+/// Nodes that run in a step as kernels: no views, and nothing that depends on weights alone.
+pub fn kernel_nodes(graph: &Graph) -> Vec<NodeId> {
+    let mut packed = BTreeSet::new();
+    let mut kernels = Vec::new();
+    for node in graph.nodes() {
+        let is_input = matches!(graph.op(node), Op::Input { .. });
+        if !is_input && graph.operands(node).iter().all(|v| packed.contains(&v.node)) {
+            packed.insert(node);
+        } else if !is_free(graph.op(node)) {
+            kernels.push(node);
+        }
+    }
+    kernels
+}
+
+/// True for ops that are no kernel: values that are already there, and views.
+pub fn is_free(op: &Op) -> bool {
+    matches!(op, Op::Input { .. } | Op::Param { .. } | Op::Const { .. } | Op::Reshape { .. })
+}
+
+fn kernel(op: &Op, operands: &[&Type], sizes: Sizes, target: &TargetFacts) -> f64 {
+    let barrier = target.barrier_seconds;
+    match op {
+        Op::Linear { prologue, round, epilogue } => {
+            let bare = Op::Linear { prologue: Prologue::None, round: *round, epilogue: epilogue.clone() };
+            matmul(&bare, *prologue, *round, operands, sizes, target) + barrier
+        }
+        Op::Qkv { prologue, round, head_dim, q, k, v } => {
+            let (q, k, v) = (q.clone(), k.clone(), v.clone());
+            let bare = Op::Qkv { prologue: Prologue::None, round: *round, head_dim: *head_dim, q, k, v };
+            matmul(&bare, *prologue, *round, operands, sizes, target) + barrier
+        }
+        Op::RmsNorm { .. } | Op::LayerNorm { .. } => {
+            let busy = (rows(operands[0], sizes) / target.workers as f64).min(1.0);
+            roofline(op.cost(operands, sizes), target.peak_flops * busy, busy, target) + barrier
+        }
+        _ => roofline(op.cost(operands, sizes), target.peak_flops, 1.0, target) + barrier,
+    }
+}
+
+/// A fused op: `bare` is the op without its prologue, which is costed apart.
+fn matmul(
+    bare: &Op,
+    prologue: Prologue,
+    round: Option<DType>,
+    operands: &[&Type],
+    sizes: Sizes,
+    target: &TargetFacts,
+) -> f64 {
+    let n = prologue.operands();
+    let rest: Vec<&Type> = operands[..1].iter().chain(&operands[n..]).copied().collect();
+    let peak = if round == Some(DType::Bf16) { target.bf16_flops } else { target.peak_flops };
+    let body = roofline(bare.cost(&rest, sizes), peak, 1.0, target);
+    if prologue == Prologue::None && round.is_none() {
+        return body;
+    }
+    body + prepare(&operands[..n], round, sizes, target)
+}
+
+/// Reads the rows of x and the vectors of a norm, and writes the rows that meet the weights.
+fn prepare(operands: &[&Type], round: Option<DType>, sizes: Sizes, target: &TargetFacts) -> f64 {
+    let read: f64 = operands.iter().map(|t| bytes(t, sizes)).sum();
+    let written = elements(operands[0], sizes) * round.map_or(4, DType::size) as f64;
+    let one_worker = (read + written) / target.cache_bandwidth * target.workers as f64;
+    match rows(operands[0], sizes) {
+        n if n <= REDUNDANT_ROWS => one_worker,
+        _ => one_worker / target.workers as f64 + target.barrier_seconds,
+    }
+}
+
+/// The longer of traffic and arithmetic; `busy` is the share of workers that have something to do.
+fn roofline(cost: Cost, peak_flops: f64, busy: f64, target: &TargetFacts) -> f64 {
+    let traffic = cost.memory_bytes / target.memory_bandwidth + cost.activation_bytes / (target.cache_bandwidth * busy);
+    traffic.max(cost.flops / peak_flops)
+}
+
+fn rows(ty: &Type, sizes: Sizes) -> f64 {
+    ty.tensor().and_then(|t| t.shape.first()).map_or(1.0, |d| size(*d, sizes))
+}
+
+fn elements(ty: &Type, sizes: Sizes) -> f64 {
+    ty.tensor().map_or(0.0, |t| t.shape.iter().map(|d| size(*d, sizes)).product())
+}
+
+fn bytes(ty: &Type, sizes: Sizes) -> f64 {
+    elements(ty, sizes) * ty.tensor().map_or(0, |t| t.dtype.size()) as f64
+}
+
+fn size(dim: Dim, sizes: Sizes) -> f64 {
+    match dim {
+        Dim::Const(n) => n as f64,
+        Dim::Sym(Sym::Tokens) => sizes.tokens as f64,
+        Dim::Sym(Sym::Rows) => sizes.rows as f64,
+    }
+}

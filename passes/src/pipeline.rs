@@ -1,0 +1,72 @@
+//! The passes, in order.
+
+use crate::dce::Dce;
+use crate::error::{Error, Result};
+use crate::fold::Fold;
+use crate::pass::{BlockReport, Ctx, Pass, PassReport};
+use crate::rewrite::Rewrite;
+use crate::target::TargetFacts;
+use llmc_ir::Module;
+use std::cell::Cell;
+
+/// What a run of the passes is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Facts of the target.
+    pub target: TargetFacts,
+    /// Rule applications allowed, over all blocks; 0 turns rewriting off, `None` is no limit.
+    pub fuel: Option<u32>,
+    /// Rules that are not used, by name.
+    pub disabled_rules: Vec<String>,
+    /// Whether to compute what each rule saves. Rewrites each block once more per rule.
+    pub savings: bool,
+}
+
+impl Options {
+    /// Everything on, for a target.
+    pub fn new(target: TargetFacts) -> Options {
+        Options { target, fuel: None, disabled_rules: Vec::new(), savings: false }
+    }
+}
+
+/// What a run of the passes did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// One for each pass, in order.
+    pub passes: Vec<PassReport>,
+}
+
+impl Report {
+    /// The rewriting of each block.
+    pub fn blocks(&self) -> impl Iterator<Item = &BlockReport> {
+        self.passes.iter().flat_map(|p| &p.blocks)
+    }
+}
+
+/// The passes in the order in which they run.
+fn passes() -> [Box<dyn Pass>; 3] {
+    [Box::new(Fold), Box::new(Rewrite), Box::new(Dce)]
+}
+
+/// Runs every pass and verifies the module before the first and after each.
+///
+/// Afterwards the operands of `linear` and `qkv` that stand for weights, biases and norm vectors
+/// are parameters, or expressions over parameters and constants alone, for the packer to evaluate.
+///
+/// # Errors
+/// If the module is not valid, an option names nothing, or a pass broke the module.
+pub fn run(module: &mut Module, options: &Options) -> Result<Report> {
+    llmc_ir::verify(module)?;
+    let ctx = Ctx {
+        target: options.target.clone(),
+        fuel: Cell::new(options.fuel),
+        disabled_rules: options.disabled_rules.clone(),
+        savings: options.savings,
+    };
+    let mut report = Report { passes: Vec::new() };
+    for pass in passes() {
+        report.passes.push(pass.run(module, &ctx)?);
+        llmc_ir::verify(module).map_err(|source| Error::Broken { pass: pass.name(), source })?;
+    }
+    Ok(report)
+}
