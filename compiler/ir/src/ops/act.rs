@@ -36,3 +36,28 @@ pub fn apply(kind: Activation, x: f64) -> f64 {
         Activation::Relu => x.max(0.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{close, f, run};
+
+    #[test]
+    fn values_at_one_and_minus_two() {
+        let cases = [
+            ("silu", [0.731_058_6, -0.238_405_84]),
+            ("gelu", [0.841_344_8, -0.045_500_264]),
+            ("gelu_tanh", [0.841_192, -0.045_402_306]),
+            ("relu", [1.0, 0.0]),
+        ];
+        for (name, expected) in cases {
+            close(&run(&format!("act{{kind={name}}}"), &[f(&[2], &[1.0, -2.0])]), &expected);
+        }
+    }
+
+    #[test]
+    fn saturates_without_nan() {
+        for name in ["silu", "gelu", "gelu_tanh", "relu"] {
+            assert_eq!(run(&format!("act{{kind={name}}}"), &[f(&[2], &[1e4, -1e4])]), [1e4, 0.0], "{name}");
+        }
+    }
+}

@@ -23,3 +23,15 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, f, infer, run};
+
+    #[test]
+    fn adds() {
+        assert_eq!(run("add", &[f(&[2], &[1., 2.]), f(&[2], &[3., -4.])]), [4., -2.]);
+        assert_eq!(infer("add", &["f32[T,4]", "f32[R,4]"]), "add: operand 1 (b) is f32[R,4], expected f32[T,4]");
+        assert_eq!(cost("add", &["f32[T,4]", "f32[T,4]"]), (0.0, 96.0, 8.0));
+    }
+}

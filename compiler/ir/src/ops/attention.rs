@@ -97,3 +97,63 @@ fn attend(query: &[f32], seen: &[&Row], first: usize, scale: Real, softcap: Opti
     }
     out.extend(sums.iter().map(|s| (s / total) as f32));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{close, cost, f, failure, i, infer, run};
+    use crate::interp::{KvCache, RtValue};
+    use crate::types::{DType, KvType};
+
+    const LN_3: f32 = 1.098_612_3;
+
+    /// Sequence 7: two positions; sequence 8: values that must not be seen.
+    fn kv() -> RtValue {
+        let ty = KvType { dtype: DType::F32, heads: 1, head_dim: 2 };
+        let mut kv = KvCache::new(ty);
+        kv.rows.insert((7, 0), (vec![0., 0.], vec![4., 0.]));
+        kv.rows.insert((7, 1), (vec![1., 0.], vec![8., 4.]));
+        kv.rows.insert((8, 0), (vec![9., 9.], vec![99., 99.]));
+        RtValue::Kv(kv)
+    }
+
+    fn attend_at(attributes: &str, position: i32) -> Vec<f32> {
+        let q = f(&[1, 1, 2], &[LN_3, 5.0]);
+        run(&format!("attention{{{attributes}}}"), &[q, kv(), i(&[position]), i(&[7])])
+    }
+
+    #[test]
+    fn weighs_the_values_seen() {
+        close(&attend_at("scale=1.0, window=none, softcap=none", 1), &[7., 3.]);
+        close(&attend_at("scale=0.0, window=none, softcap=none", 1), &[6., 2.]);
+        close(&attend_at("scale=1.0, window=none, softcap=none", 0), &[4., 0.]);
+        close(&attend_at("scale=1.0, window=1, softcap=none", 1), &[8., 4.]);
+        close(&attend_at("scale=1.0, window=2, softcap=none", 1), &[7., 3.]);
+        close(&attend_at("scale=1.0, window=none, softcap=1.0", 1), &[6.759_898, 2.759_898]);
+    }
+
+    #[test]
+    fn query_heads_share_key_heads_in_order() {
+        let mut cache = KvCache::new(KvType { dtype: DType::F32, heads: 2, head_dim: 1 });
+        cache.rows.insert((0, 0), (vec![0., 0.], vec![1., 2.]));
+        let operands = [f(&[1, 4, 1], &[0.; 4]), RtValue::Kv(cache), i(&[0]), i(&[0])];
+        assert_eq!(run("attention{scale=1.0, window=none, softcap=none}", &operands), [1., 1., 2., 2.]);
+    }
+
+    #[test]
+    fn an_empty_context_is_an_error() {
+        let operands = [f(&[1, 1, 2], &[0.; 2]), kv(), i(&[i32::MIN]), i(&[7])];
+        let error = failure("attention{scale=1.0, window=3, softcap=none}", &operands);
+        assert!(error.contains("no cached position"), "{error}");
+    }
+
+    #[test]
+    fn types_and_cost() {
+        let plain = "attention{scale=1.0, window=none, softcap=none}";
+        let types = ["f32[T,4,2]", "kv<f16,2,2>", "i32[T]", "i32[T]"];
+        assert_eq!(infer(plain, &types), "f32[T,4,2]");
+        assert_eq!(cost(plain, &types), (2.0 * 5.0 * 16.0, 128.0 + 16.0, 4.0 * 16.0 * 5.0));
+        assert!(infer(plain, &["f32[T,3,2]", "kv<f16,2,2>", "i32[T]", "i32[T]"]).contains("heads that divide 3"));
+        assert!(infer("attention{scale=1.0, window=0, softcap=none}", &types).contains("window=0"));
+        assert!(infer("attention{scale=1.0, window=none, softcap=0.0}", &types).contains("above 0"));
+    }
+}

@@ -24,3 +24,16 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn adds_to_every_row() {
+        assert_eq!(run("bias", &[f(&[2, 2], &[1., 2., 3., 4.]), f(&[2], &[10., 20.])]), [11., 22., 13., 24.]);
+        assert_eq!(infer("bias", &["f32[T,2,3]", "bf16[3]"]), "f32[T,2,3]");
+        let error = "bias: operand 1 (b) is bf16[4], expected a floating-point vector [3]";
+        assert_eq!(infer("bias", &["f32[T,3]", "bf16[4]"]), error);
+    }
+}

@@ -43,3 +43,18 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(_op: &Op, _operands: &[&Type], _sizes: Sizes) -> Cost {
     Cost::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn joins_rows() {
+        assert_eq!(run("concat", &[f(&[1, 2], &[1., 2.]), f(&[2, 2], &[3., 4., 5., 6.])]), [1., 2., 3., 4., 5., 6.]);
+        assert_eq!(infer("concat", &["f16[1,2]", "f16[5,2]", "f16[1,2]"]), "f16[7,2]");
+        assert_eq!(infer("concat", &["f16[3]", "f16[4]"]), "f16[7]");
+        let error = "concat: operand 1 (part) is f32[1,2], expected to differ from f16[1,2] in dimension 0 only";
+        assert_eq!(infer("concat", &["f16[1,2]", "f32[1,2]"]), error);
+        assert_eq!(infer("concat", &[]), "concat: 0 operands given, expected at least 1");
+    }
+}

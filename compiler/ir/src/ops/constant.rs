@@ -30,3 +30,15 @@ pub(crate) fn eval(op: &Op, _operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(_op: &Op, _operands: &[&Type], _sizes: Sizes) -> Cost {
     Cost::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{infer, run};
+
+    #[test]
+    fn gives_its_elements() {
+        assert_eq!(run("const{shape=[1,2], data=[0.5,-3]}", &[]), [0.5, -3.0]);
+        assert_eq!(infer("const{shape=[3], data=[1]}", &[]), "const: 1 elements given for shape [3]");
+        assert_eq!(infer("const{shape=[1], data=[inf]}", &[]), "const: element inf is not finite");
+    }
+}

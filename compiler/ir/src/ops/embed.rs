@@ -35,3 +35,22 @@ pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     let stored = operands[0].tensor().map_or(4, |t| t.dtype.size()) as f64;
     Cost { memory_bytes: elements(y, sizes) * stored, activation_bytes: bytes(y, sizes), flops: 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, f, failure, i, infer, run};
+
+    #[test]
+    fn looks_rows_up() {
+        let table = f(&[3, 2], &[0., 1., 10., 11., 20., 21.]);
+        assert_eq!(run("embed", &[table.clone(), i(&[2, 0, 2])]), [20., 21., 0., 1., 20., 21.]);
+        assert_eq!(failure("embed", &[table, i(&[3])]), "interpreter: id 3 is outside the table of 3 rows");
+    }
+
+    #[test]
+    fn types_and_cost() {
+        assert_eq!(infer("embed", &["f16[9,4]", "i32[T]"]), "f32[T,4]");
+        assert_eq!(infer("embed", &["f16[9,4]", "f32[T]"]), "embed: operand 1 (ids) is f32[T], expected i32[n]");
+        assert_eq!(cost("embed", &["f16[9,4]", "i32[T]"]), (16.0, 32.0, 0.0));
+    }
+}

@@ -34,3 +34,16 @@ pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     let written: f64 = results.iter().filter_map(Type::tensor).map(|t| bytes(t, sizes)).sum();
     Cost { activation_bytes: 2.0 * written, ..Cost::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, f, failure, i, infer, run};
+
+    #[test]
+    fn takes_rows() {
+        assert_eq!(run("gather", &[f(&[2, 2], &[1., 2., 3., 4.]), i(&[1])]), [3., 4.]);
+        assert!(failure("gather", &[f(&[1, 1], &[1.]), i(&[-1])]).contains("row -1 is outside"));
+        assert_eq!(infer("gather", &["f32[T,4]", "i32[R]"]), "f32[R,4]");
+        assert_eq!(cost("gather", &["f32[T,4]", "i32[R]"]), (0.0, 96.0, 0.0));
+    }
+}

@@ -22,3 +22,15 @@ pub(crate) fn eval(op: &Op, _operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(_op: &Op, _operands: &[&Type], _sizes: Sizes) -> Cost {
     Cost::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{failure, infer};
+
+    #[test]
+    fn states_its_type_and_is_never_evaluated() {
+        assert_eq!(infer("input{index=0, ty=f32[T,4]}", &[]), "f32[T,4]");
+        assert_eq!(infer("input{index=0, ty=i32[T]}", &["i32[T]"]), "input: 1 operands given, expected none");
+        assert!(failure("input{index=0, ty=i32[T]}", &[]).contains("not computed"));
+    }
+}

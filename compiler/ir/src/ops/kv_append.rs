@@ -41,3 +41,36 @@ pub(crate) fn cost(_op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     cost.memory_bytes += elements(positions, sizes) * kv_position_bytes(*kv);
     cost
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, f, i, infer, op};
+    use crate::interp::{KvCache, RtValue};
+    use crate::types::{DType, KvType};
+
+    const TYPES: [&str; 5] = ["kv<bf16,1,2>", "f32[T,1,2]", "f32[T,1,2]", "i32[T]", "i32[T]"];
+
+    #[test]
+    fn stores_rounded_rows() {
+        let kv = KvCache::new(KvType { dtype: DType::Bf16, heads: 1, head_dim: 2 });
+        let keys = f(&[2, 1, 2], &[1.0 + 1.0 / 256.0, 2.0, 3.0, 4.0]);
+        let operands = [RtValue::Kv(kv), keys, f(&[2, 1, 2], &[5., 6., 7., 8.]), i(&[0, 4]), i(&[9, 1])];
+        let results = op("kv_append").eval(&operands.iter().collect::<Vec<_>>()).expect("operands fit");
+        let [RtValue::Kv(kv)] = results.as_slice() else { panic!("one cache expected") };
+        assert_eq!(kv.rows.get(&(9, 0)), Some(&(vec![1.0, 2.0], vec![5.0, 6.0])));
+        assert_eq!(kv.rows.get(&(1, 4)), Some(&(vec![3.0, 4.0], vec![7.0, 8.0])));
+        assert_eq!(kv.rows.len(), 2);
+    }
+
+    #[test]
+    fn types_and_cost() {
+        assert_eq!(infer("kv_append", &TYPES), "kv<bf16,1,2>");
+        assert_eq!(cost("kv_append", &TYPES), (16.0, 32.0 + 16.0, 0.0));
+        let mut wrong = TYPES;
+        wrong[2] = "f32[T,2,2]";
+        let error = "kv_append: operand 2 (v) is f32[T,2,2], expected f32[T,1,2]";
+        assert_eq!(infer("kv_append", &wrong), error);
+        wrong[0] = "f32[T,2,2]";
+        assert!(infer("kv_append", &wrong).contains("a floating-point KV cache"));
+    }
+}

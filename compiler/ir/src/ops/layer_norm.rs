@@ -38,3 +38,16 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 7.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{close, f, infer, run};
+
+    #[test]
+    fn centres_and_divides() {
+        let operands = [f(&[1, 2], &[1., 3.]), f(&[2], &[2., 1.]), f(&[2], &[0., 10.])];
+        close(&run("layer_norm{eps=0.0}", &operands), &[-2., 11.]);
+        close(&run("layer_norm{eps=3.0}", &operands), &[-1., 10.5]);
+        assert!(infer("layer_norm{eps=1e-5}", &["f32[T,2]", "f32[2]"]).contains("expected 3: x, scale, bias"));
+    }
+}

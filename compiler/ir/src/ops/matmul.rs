@@ -41,3 +41,32 @@ pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     };
     Cost { flops: 2.0 * elements(y, sizes) * inner as f64, ..traffic(operands, &results, sizes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, f, infer, run};
+
+    #[test]
+    fn multiplies_rows_by_rows() {
+        let x = f(&[2, 3], &[1., 2., 3., 4., 5., 6.]);
+        let w = f(&[2, 3], &[1., 0., -1., 2., 1., 0.]);
+        assert_eq!(run("matmul", &[x, w]), [-2., 4., -2., 13.]);
+    }
+
+    #[test]
+    fn sums_in_f64() {
+        let x = f(&[1, 9], &[1e8, 1., 1., 1., 1., 1., 1., 1., -1e8]);
+        assert_eq!(run("matmul", &[x, f(&[1, 9], &[1.; 9])]), [7.0]);
+    }
+
+    #[test]
+    fn types_and_cost() {
+        assert_eq!(infer("matmul", &["f32[T,4]", "bf16[3,4]"]), "f32[T,3]");
+        let error = "matmul: operand 1 (w) is bf16[4,3], expected [N,4] as x is f32[T,4]";
+        assert_eq!(infer("matmul", &["f32[T,4]", "bf16[4,3]"]), error);
+        let error = "matmul: operand 0 (x) is bf16[T,4], expected f32[n,d] with a constant d";
+        assert_eq!(infer("matmul", &["bf16[T,4]", "bf16[3,4]"]), error);
+        assert_eq!(infer("matmul", &["f32[T,4]"]), "matmul: 1 operands given, expected 2: x, w");
+        assert_eq!(cost("matmul", &["f32[T,4]", "bf16[3,4]"]), (24.0, 32.0 + 24.0, 48.0));
+    }
+}

@@ -8,6 +8,8 @@ pub mod attr;
 pub(crate) mod common;
 pub mod expand;
 pub mod fused;
+#[cfg(test)]
+mod testing;
 
 use crate::error::{Error, Result};
 use crate::interp::RtValue;
@@ -73,14 +75,6 @@ macro_rules! ops {
             pub fn attrs(&self) -> Vec<(&'static str, String)> {
                 match self {
                     $(Op::$variant { $($field),* } => vec![$((stringify!($field), Attr::print($field))),*],)*
-                }
-            }
-
-            /// Names of the attributes of the op called `name`, if there is such an op.
-            pub fn attr_names(name: &str) -> Option<&'static [&'static str]> {
-                match name {
-                    $($name => Some(&[$(stringify!($field)),*]),)*
-                    _ => None,
                 }
             }
 

@@ -23,3 +23,14 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn multiplies() {
+        assert_eq!(run("mul", &[f(&[2], &[1., 2.]), f(&[2], &[3., -4.])]), [3., -8.]);
+        assert!(infer("mul", &["bf16[4]", "bf16[4]"]).contains("expected an f32 tensor"));
+    }
+}

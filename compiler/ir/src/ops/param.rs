@@ -22,3 +22,14 @@ pub(crate) fn eval(op: &Op, _operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(_op: &Op, _operands: &[&Type], _sizes: Sizes) -> Cost {
     Cost::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, infer};
+
+    #[test]
+    fn states_its_type_and_costs_nothing_itself() {
+        assert_eq!(infer("param{index=1, ty=bf16[2,3]}", &[]), "bf16[2,3]");
+        assert_eq!(cost("param{index=1, ty=bf16[2,3]}", &[]), (0.0, 0.0, 0.0));
+    }
+}

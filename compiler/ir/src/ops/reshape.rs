@@ -41,3 +41,18 @@ fn split(shape: &[Dim]) -> Option<(Option<Dim>, usize)> {
     let elements = constants.iter().try_fold(1usize, |n, d| n.checked_mul(d.constant()?))?;
     Some((symbol, elements))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn keeps_the_elements() {
+        assert_eq!(run("reshape{shape=[2,1,2]}", &[f(&[2, 2], &[1., 2., 3., 4.])]), [1., 2., 3., 4.]);
+        assert_eq!(infer("reshape{shape=[T,2,4]}", &["f32[T,8]"]), "f32[T,2,4]");
+        let error = "reshape: operand 0 (x) is f32[T,8], expected as many elements as f32[T,2,3]";
+        assert_eq!(infer("reshape{shape=[T,2,3]}", &["f32[T,8]"]), error);
+        assert!(infer("reshape{shape=[R,8]}", &["f32[T,8]"]).contains("as many elements as f32[R,8]"));
+        assert!(infer("reshape{shape=[8,T]}", &["f32[T,8]"]).contains("only the outermost"));
+    }
+}

@@ -33,3 +33,23 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 4.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{close, cost, f, infer, run};
+
+    #[test]
+    fn divides_by_the_root_mean_square() {
+        let x = f(&[2, 2], &[3., 4., 0., 0.]);
+        close(&run("rms_norm{eps=0.0}", &[f(&[1, 2], &[3., 4.]), f(&[2], &[1., 2.])]), &[0.848_528_1, 2.262_741_7]);
+        close(&run("rms_norm{eps=12.5}", &[x, f(&[2], &[1., 1.])]), &[0.6, 0.8, 0., 0.]);
+    }
+
+    #[test]
+    fn types_and_cost() {
+        assert_eq!(infer("rms_norm{eps=1e-5}", &["f32[T,4,8]", "f16[8]"]), "f32[T,4,8]");
+        assert!(infer("rms_norm{eps=-1.0}", &["f32[T,8]", "f16[8]"]).contains("at least 0"));
+        assert!(infer("rms_norm{eps=1e-5}", &["f32[T,0]", "f16[0]"]).contains("a constant d above 0"));
+        assert_eq!(cost("rms_norm{eps=1e-5}", &["f32[T,8]", "f16[8]"]), (16.0, 128.0, 64.0));
+    }
+}

@@ -41,3 +41,35 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 3.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn turns_pairs_and_passes_the_rest() {
+        let x = f(&[1, 1, 5], &[1., 2., 3., 4., 9.]);
+        let table = f(&[1, 4], &[0., 1., 1., 0.]);
+        let run = |interleaved| {
+            run(&format!("rope{{rotary_dim=4, interleaved={interleaved}}}"), &[x.clone(), table.clone()])
+        };
+        assert_eq!(run(false), [-3., 2., 1., 4., 9.]);
+        assert_eq!(run(true), [-2., 1., 3., 4., 9.]);
+    }
+
+    #[test]
+    fn every_head_uses_the_row_of_its_token() {
+        let x = f(&[2, 2, 2], &[1., 0., 2., 0., 3., 0., 4., 0.]);
+        let table = f(&[2, 2], &[1., 0., 0., 1.]);
+        let y = run("rope{rotary_dim=2, interleaved=false}", &[x, table]);
+        assert_eq!(y, [1., 0., 2., 0., 0., 3., 0., 4.]);
+    }
+
+    #[test]
+    fn types() {
+        let infer = |dim| infer(&format!("rope{{rotary_dim={dim}, interleaved=false}}"), &["f32[T,2,4]", "f32[T,4]"]);
+        assert_eq!(infer(4), "f32[T,2,4]");
+        assert_eq!(infer(2), "rope: operand 1 (table) is f32[T,4], expected f32[T,2]");
+        assert_eq!(infer(6), "rope: rotary_dim=6, expected an even number of at most 4");
+    }
+}

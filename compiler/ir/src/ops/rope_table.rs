@@ -43,3 +43,22 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 20.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{close, f, i, infer, run};
+
+    #[test]
+    fn cosines_then_sines() {
+        let table = run("rope_table{scaling=2.0}", &[i(&[2]), f(&[2], &[1.0, 0.5])]);
+        close(&table, &[-0.832_293_7, 1.080_604_6, 1.818_594_9, 1.682_942]);
+        assert_eq!(infer("rope_table{scaling=1.0}", &["i32[T]", "f32[8]"]), "f32[T,16]");
+        assert!(infer("rope_table{scaling=1.0}", &["i32[T]", "f32[8,1]"]).contains("a vector"));
+    }
+
+    #[test]
+    fn the_angle_is_an_f32() {
+        let table = run("rope_table{scaling=1.0}", &[i(&[100_000]), f(&[1], &[0.1])]);
+        close(&table, &[-0.952_155_37, -0.305_614_4]);
+    }
+}

@@ -26,3 +26,16 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn rounds_to_nearest_even() {
+        let x = f(&[3], &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0 + 1.0 / 255.0]);
+        assert_eq!(run("round{dtype=bf16}", &[x]), [1.0, 1.015_625, 1.007_812_5]);
+        assert_eq!(run("round{dtype=f16}", &[f(&[2], &[2049.0, 1e6])]), [2048.0, f32::INFINITY]);
+        assert_eq!(infer("round{dtype=i32}", &["f32[2]"]), "round: dtype=i32, expected f16 or bf16");
+    }
+}

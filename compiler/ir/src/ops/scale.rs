@@ -26,3 +26,14 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     pointwise(op, operands, sizes, 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn multiplies_by_a_constant() {
+        assert_eq!(run("scale{factor=-0.5}", &[f(&[2], &[1., -3.])]), [-0.5, 1.5]);
+        assert_eq!(infer("scale{factor=NaN}", &["f32[2]"]), "scale: factor=NaN is not finite");
+    }
+}

@@ -36,3 +36,17 @@ pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     let read = |t: &crate::types::TensorType| if t.elements().is_some() { 0.0 } else { 2.0 * bytes(t, sizes) };
     Cost { activation_bytes: results.iter().filter_map(Type::tensor).map(read).sum(), ..Cost::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cost, f, infer, run};
+
+    #[test]
+    fn cuts_the_last_dimension() {
+        assert_eq!(run("slice{start=1, len=2}", &[f(&[2, 3], &[1., 2., 3., 4., 5., 6.])]), [2., 3., 5., 6.]);
+        assert_eq!(infer("slice{start=1, len=2}", &["f32[T,3]"]), "f32[T,2]");
+        let error = "slice: start=2, len=2 is not a range of 3 elements";
+        assert_eq!(infer("slice{start=2, len=2}", &["f32[T,3]"]), error);
+        assert_eq!(cost("slice{start=1, len=2}", &["f32[T,3]"]), (0.0, 32.0, 0.0));
+    }
+}

@@ -30,3 +30,15 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(_op: &Op, _operands: &[&Type], _sizes: Sizes) -> Cost {
     Cost::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn cuts_dimension_0() {
+        assert_eq!(run("slice_rows{start=1, len=1}", &[f(&[2, 2], &[1., 2., 3., 4.])]), [3., 4.]);
+        assert_eq!(infer("slice_rows{start=1, len=2}", &["bf16[3]"]), "bf16[2]");
+        assert!(infer("slice_rows{start=18446744073709551615, len=1}", &["f32[3,3]"]).contains("not a range"));
+    }
+}

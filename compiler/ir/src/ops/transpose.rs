@@ -28,3 +28,15 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 pub(crate) fn cost(_op: &Op, _operands: &[&Type], _sizes: Sizes) -> Cost {
     Cost::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{f, infer, run};
+
+    #[test]
+    fn swaps_dimensions() {
+        assert_eq!(run("transpose", &[f(&[2, 3], &[1., 2., 3., 4., 5., 6.])]), [1., 4., 2., 5., 3., 6.]);
+        assert_eq!(infer("transpose", &["f16[2,3]"]), "f16[3,2]");
+        assert!(infer("transpose", &["f32[T,3]"]).contains("constant dimensions"));
+    }
+}
