@@ -1,5 +1,6 @@
 //! The engine in every artifact.
 
+pub mod chat;
 pub mod cli;
 pub mod engine;
 pub mod error;
