@@ -1,0 +1,40 @@
+//! What differs between processors: one table each.
+
+mod aarch64;
+mod x86;
+
+use crate::error::Failure;
+use crate::lower::Lower;
+use inkwell::values::BasicValueEnum;
+use llmc_kernels::Target;
+use llmc_kernels::kir::legalize::Limits;
+
+/// Emits `acc + dot(a, b)`; the operands come in this order.
+pub type Dot = for<'c> fn(&Lower<'c, '_>, [BasicValueEnum<'c>; 3]) -> Result<BasicValueEnum<'c>, Failure>;
+
+/// An instruction set.
+pub struct Isa {
+    /// Beginning of the triples it serves.
+    pub triple_prefix: &'static str,
+    /// The base CPU; everything beyond it is in the features.
+    pub cpu: &'static str,
+    /// Makes LLVM's code generator for it available; may be called many times.
+    pub initialize: fn(),
+    /// LLVM's feature string for a target.
+    pub features: fn(&Target) -> String,
+    /// Function attributes that choose between equivalent instructions.
+    pub tuning: fn(&Target) -> &'static [(&'static str, &'static str)],
+    /// What KIR is reduced to. LLVM itself cuts vectors into registers.
+    pub limits: fn(&Target) -> Limits,
+    /// The `Dot2Bf16` instruction, where the limits allow it.
+    pub dot2_bf16: Option<Dot>,
+    /// The `Dot4I8` instruction, where the limits allow it.
+    pub dot4_i8: Option<Dot>,
+}
+
+const ISAS: [&Isa; 2] = [&x86::ISA, &aarch64::ISA];
+
+/// The instruction set of a target.
+pub fn of(target: &Target) -> Option<&'static Isa> {
+    ISAS.into_iter().find(|isa| target.triple.starts_with(isa.triple_prefix))
+}
