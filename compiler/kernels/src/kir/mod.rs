@@ -7,6 +7,7 @@
 //! take functions after [`legalize`], which expands what a target does not have.
 
 pub mod builder;
+pub mod filetest;
 pub mod func;
 pub mod inst;
 pub mod interp;

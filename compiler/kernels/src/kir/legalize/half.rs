@@ -32,11 +32,11 @@ impl Ints<'_> {
         self.b.select(c, a, k)
     }
 
-    fn to_float(&mut self, a: Val) -> Val {
+    fn as_float(&mut self, a: Val) -> Val {
         self.b.cast(Cast::Bitcast, a, self.ty.with_elem(Elem::F32))
     }
 
-    fn to_int(&mut self, a: Val) -> Val {
+    fn as_int(&mut self, a: Val) -> Val {
         self.b.cast(Cast::Bitcast, a, self.ty)
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn to_f32(b: &mut Builder, half: Val) -> Val {
     let finite = i.b.select(is_subnormal, subnormal, normal);
     let unsigned = i.b.select(is_special, special, finite);
     let bits = i.b.or(unsigned, sign);
-    i.to_float(bits)
+    i.as_float(bits)
 }
 
 /// Infinity or a NaN: the exponent goes on to 255 and a NaN becomes quiet.
@@ -74,9 +74,9 @@ fn subnormal_to_f32(i: &mut Ints<'_>, shifted: Val) -> Val {
     const OFFSET: i64 = 113 << 23;
     let sum = i.bin(BinOp::Add, shifted, OFFSET);
     let offset = i.b.int(i.ty, OFFSET);
-    let (sum, offset) = (i.to_float(sum), i.to_float(offset));
+    let (sum, offset) = (i.as_float(sum), i.as_float(offset));
     let value = i.b.sub(sum, offset);
-    i.to_int(value)
+    i.as_int(value)
 }
 
 /// f32 lanes as i16 holding binary16, to nearest even.
@@ -111,9 +111,9 @@ fn normal_from_f32(i: &mut Ints<'_>, magnitude: Val) -> Val {
 fn subnormal_from_f32(i: &mut Ints<'_>, magnitude: Val) -> Val {
     const HALF: i64 = 126 << 23;
     let offset = i.b.int(i.ty, HALF);
-    let (value, offset) = (i.to_float(magnitude), i.to_float(offset));
+    let (value, offset) = (i.as_float(magnitude), i.as_float(offset));
     let sum = i.b.add(value, offset);
-    let sum = i.to_int(sum);
+    let sum = i.as_int(sum);
     i.bin(BinOp::Sub, sum, HALF)
 }
 

@@ -17,13 +17,10 @@ impl Parser<'_> {
             _ => Vec::new(),
         };
         let Token::Word(name) = self.token else { return self.fail("an instruction") };
-        if !results.is_empty() == matches!(name, "store" | "prefetch" | "call" | "barrier") {
-            return self.fail(if results.is_empty() { "an instruction without a result" } else { "one with" });
-        }
         match name {
             "for" => self.for_loop(results),
             "if" => self.branch(results),
-            "store" | "prefetch" | "call" | "barrier" => self.effect(name),
+            "store" | "prefetch" | "call" | "barrier" if results.is_empty() => self.effect(name),
             _ => self.computation(name, &results),
         }
     }
@@ -104,9 +101,9 @@ impl Parser<'_> {
 
     /// `name TYPE operands`, with one result of that type.
     fn computation(&mut self, name: &str, results: &[Val]) -> Parsed<Inst> {
-        let [result] = results[..] else { return self.fail("an instruction with as many results") };
+        let [result] = results[..] else { return self.fail("another instruction for this number of results") };
         if !is_computation(name) {
-            return self.fail("an instruction");
+            return self.fail("an instruction with a result");
         }
         self.advance()?;
         let ty = self.ty()?;
@@ -228,14 +225,13 @@ impl Parser<'_> {
 }
 
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 13] = [
         "int", "float", "splat", "stack", "load", "ptr_add", "extract", "insert", "shuffle", "fma", "select",
-        "dot2_bf16",
+        "dot2_bf16", "dot4_i8",
     ];
     named(&UN, name).is_some()
         || named(&BIN, name).is_some()
         || named(&COND, name).is_some()
         || named(&CAST, name).is_some()
         || OTHERS.contains(&name)
-        || name == "dot4_i8"
 }

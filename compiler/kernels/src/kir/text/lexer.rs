@@ -112,7 +112,7 @@ impl<'a> Lexer<'a> {
         let hex = self.text[self.at..].starts_with("0x");
         let mut last = 'e';
         self.take(|c| {
-            let sign = "+-".contains(c) && last == 'e' && !(hex && last == 'e');
+            let sign = "+-".contains(c) && last == 'e' && !hex;
             let accept = c.is_ascii_alphanumeric() || c == '.' || sign;
             last = c;
             accept

@@ -1,0 +1,229 @@
+//! Programs as flat lists of steps with jumps, operands resolved to places in a frame.
+//!
+//! Each lane of each value has a place of 64 bits in its function's frame. Loops and branches
+//! become jumps, so that a worker can stop at a barrier anywhere and go on later.
+
+use super::scalar::{self, Fn1, Fn2, Fn3};
+use crate::kir::func::{Function, Program, Region, Val};
+use crate::kir::inst::{Inst, Op};
+use crate::kir::types::{Elem, Ty};
+use std::collections::BTreeMap;
+
+/// One step. Numbers are places in the frame unless said otherwise.
+pub(super) enum Step {
+    Fill { to: usize, lanes: usize, bits: u64 },
+    Map1 { f: Fn1, to: usize, lanes: usize, a: usize },
+    Map2 { f: Fn2, to: usize, lanes: usize, a: usize, b: usize },
+    /// `a_stride` is 0 where one lane of `a` serves all.
+    Map3 { f: Fn3, to: usize, lanes: usize, a: usize, a_stride: usize, b: usize, c: usize },
+    /// The same bits in lanes of another width.
+    Repack { to: usize, lanes: usize, bytes: usize, a: usize, a_bytes: usize },
+    /// The lane at each source, side by side. Sources and targets do not overlap.
+    Pick { to: usize, from: Vec<usize> },
+    /// All sources are read before targets are written.
+    Move { to: Vec<usize>, from: Vec<usize> },
+    Load { to: usize, lanes: usize, bytes: usize, ptr: usize, offset: i32, align: u32 },
+    Store { from: usize, lanes: usize, bytes: usize, ptr: usize, offset: i32, align: u32 },
+    Stack { to: usize, bytes: u32 },
+    /// Leaves the loop unless `i < hi`.
+    LoopTest { i: usize, hi: usize, step: usize, exit: usize },
+    LoopNext { i: usize, step: usize, head: usize },
+    /// Jumps unless the truth value holds.
+    Unless { cond: usize, target: usize },
+    Jump { target: usize },
+    Call { function: usize, args: Vec<usize> },
+    Barrier { phase: u32 },
+    Return,
+}
+
+/// A function's steps.
+pub(super) struct Code<'a> {
+    pub function: &'a Function,
+    pub steps: Vec<Step>,
+    /// The instruction each step belongs to; none for a return.
+    pub sources: Vec<Option<&'a Inst>>,
+    /// Places in the frame; parameters are the first.
+    pub places: usize,
+}
+
+/// A program ready to run.
+pub struct Compiled<'a> {
+    pub(super) functions: Vec<Code<'a>>,
+    pub(super) names: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Compiled<'a> {
+    /// Prepares a verified program.
+    pub fn new(program: &'a Program) -> Compiled<'a> {
+        let mut compiled = Compiled { functions: Vec::new(), names: BTreeMap::new() };
+        for (index, function) in program.functions.iter().enumerate() {
+            let code = Emitter::function(function, &compiled.names);
+            compiled.functions.push(code);
+            compiled.names.insert(&function.name, index);
+        }
+        compiled
+    }
+}
+
+struct Emitter<'a, 'n> {
+    code: Code<'a>,
+    /// First place of every value.
+    places: Vec<usize>,
+    names: &'n BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Emitter<'a, '_> {
+    fn function(function: &'a Function, names: &BTreeMap<&'a str, usize>) -> Code<'a> {
+        let code = Code { function, steps: vec![], sources: vec![], places: 0 };
+        let mut e = Emitter { code, places: vec![usize::MAX; function.types.len()], names };
+        let params = function.body.params.iter().copied();
+        let others = (0..function.types.len() as u32).map(Val);
+        for v in params.chain(others) {
+            if e.place(v) == usize::MAX {
+                e.places[v.0 as usize] = e.code.places;
+                e.code.places += e.lanes(v);
+            }
+        }
+        e.body(&function.body);
+        e.push(None, Step::Return);
+        e.code
+    }
+
+    fn place(&self, v: Val) -> usize {
+        self.places[v.0 as usize]
+    }
+
+    fn ty(&self, v: Val) -> Ty {
+        self.code.function.ty(v)
+    }
+
+    fn lanes(&self, v: Val) -> usize {
+        usize::from(self.ty(v).lanes)
+    }
+
+    /// Places of all lanes of some values.
+    fn all(&self, values: &[Val]) -> Vec<usize> {
+        values.iter().flat_map(|v| self.place(*v)..self.place(*v) + self.lanes(*v)).collect()
+    }
+
+    fn push(&mut self, source: Option<&'a Inst>, step: Step) -> usize {
+        self.code.steps.push(step);
+        self.code.sources.push(source);
+        self.code.steps.len() - 1
+    }
+
+    fn here(&self) -> usize {
+        self.code.steps.len()
+    }
+
+    fn assign(&mut self, inst: &'a Inst, to: &[Val], from: &[Val]) {
+        if !to.is_empty() {
+            let (to, from) = (self.all(to), self.all(from));
+            self.push(Some(inst), Step::Move { to, from });
+        }
+    }
+
+    fn body(&mut self, region: &'a Region) {
+        for inst in &region.body {
+            match &inst.op {
+                Op::For { .. } => self.for_loop(inst),
+                Op::If { .. } => self.branch(inst),
+                Op::Prefetch { .. } => {}
+                op => {
+                    let step = self.step(inst, op);
+                    self.push(Some(inst), step);
+                }
+            }
+        }
+    }
+
+    fn for_loop(&mut self, inst: &'a Inst) {
+        let Op::For { lo, hi, step, init, body } = &inst.op else { unreachable!("a loop") };
+        self.assign(inst, &body.params[..1], &[*lo]);
+        self.assign(inst, &body.params[1..], init);
+        let (i, hi, step) = (self.place(body.params[0]), self.place(*hi), self.place(*step));
+        let head = self.push(Some(inst), Step::LoopTest { i, hi, step, exit: 0 });
+        self.body(body);
+        self.assign(inst, &body.params[1..], &body.yields);
+        self.push(Some(inst), Step::LoopNext { i, step, head });
+        self.code.steps[head] = Step::LoopTest { i, hi, step, exit: self.here() };
+        self.assign(inst, &inst.results, &body.params[1..]);
+    }
+
+    fn branch(&mut self, inst: &'a Inst) {
+        let Op::If { cond, then, els } = &inst.op else { unreachable!("a branch") };
+        let cond = self.place(*cond);
+        let test = self.push(Some(inst), Step::Unless { cond, target: 0 });
+        self.body(then);
+        self.assign(inst, &inst.results, &then.yields);
+        let skip = self.push(Some(inst), Step::Jump { target: 0 });
+        self.code.steps[test] = Step::Unless { cond, target: self.here() };
+        self.body(els);
+        self.assign(inst, &inst.results, &els.yields);
+        self.code.steps[skip] = Step::Jump { target: self.here() };
+    }
+
+    fn step(&self, inst: &Inst, op: &Op) -> Step {
+        let result = inst.results.first().copied();
+        let ty = result.map_or(Ty::I64, |v| self.ty(v));
+        let to = result.map_or(0, |v| self.place(v));
+        let lanes = usize::from(ty.lanes);
+        let at = |v: &Val| self.place(*v);
+        let map1 = |f, a| Step::Map1 { f, to, lanes, a: at(a) };
+        let map2 = |f, a, b| Step::Map2 { f, to, lanes, a: at(a), b: at(b) };
+        let map3 = |f, a, b, c| Step::Map3 { f, to, lanes, a: at(a), a_stride: 1, b: at(b), c: at(c) };
+        match op {
+            Op::Int(v) => Step::Fill { to, lanes, bits: scalar::wrap_to(*v as u64, ty.elem.bits()) },
+            Op::Float(v) if ty.elem == Elem::F32 => Step::Fill { to, lanes, bits: (*v as f32).to_bits().into() },
+            Op::Float(v) => Step::Fill { to, lanes, bits: v.to_bits() },
+            Op::Un(op, a) => map1(scalar::un(*op, ty.elem), a),
+            Op::Bin(op, a, b) => map2(scalar::bin(*op, ty.elem), a, b),
+            Op::Cmp(cond, a, b) => map2(scalar::cmp(*cond, self.ty(*a).elem), a, b),
+            Op::PtrAdd(a, b) => map2(scalar::ptr_add, a, b),
+            Op::Fma(a, b, c) => map3(scalar::fma(ty.elem), a, b, c),
+            Op::Dot2Bf16 { acc, a, b } => map3(scalar::dot2_bf16, acc, a, b),
+            Op::Dot4I8 { acc, a, b } => map3(scalar::dot4_i8, acc, a, b),
+            Op::Select(c, a, b) => {
+                let a_stride = usize::from(self.ty(*c).lanes > 1);
+                Step::Map3 { f: scalar::select, to, lanes, a: at(c), a_stride, b: at(a), c: at(b) }
+            }
+            Op::Cast(cast, a) if self.lanes(*a) == lanes => map1(scalar::cast(*cast, self.ty(*a).elem, ty.elem), a),
+            Op::Cast(_, a) => {
+                let bytes = |ty: Ty| (ty.elem.bits() / 8) as usize;
+                Step::Repack { to, lanes, bytes: bytes(ty), a: at(a), a_bytes: bytes(self.ty(*a)) }
+            }
+            _ => self.movement(op, ty, to),
+        }
+    }
+
+    fn movement(&self, op: &Op, ty: Ty, to: usize) -> Step {
+        let lanes = usize::from(ty.lanes);
+        let at = |v: &Val| self.place(*v);
+        let bytes = |ty: Ty| (ty.elem.bits() / 8) as usize;
+        match op {
+            Op::Splat(a) => Step::Pick { to, from: vec![at(a); lanes] },
+            Op::Extract(a, lane) => Step::Pick { to, from: vec![at(a) + usize::from(*lane)] },
+            Op::Insert(a, lane, s) => {
+                let mut from: Vec<usize> = (at(a)..at(a) + lanes).collect();
+                from[usize::from(*lane)] = at(s);
+                Step::Pick { to, from }
+            }
+            Op::Shuffle(a, b, list) => {
+                let both = self.all(&[*a, *b]);
+                Step::Pick { to, from: list.iter().map(|l| both[usize::from(*l)]).collect() }
+            }
+            Op::Load { ptr, offset, align, .. } => {
+                Step::Load { to, lanes, bytes: bytes(ty), ptr: at(ptr), offset: *offset, align: *align }
+            }
+            Op::Store { ptr, offset, value, align, .. } => {
+                let (from, ty) = (at(value), self.ty(*value));
+                let lanes = usize::from(ty.lanes);
+                Step::Store { from, lanes, bytes: bytes(ty), ptr: at(ptr), offset: *offset, align: *align }
+            }
+            Op::Stack { bytes } => Step::Stack { to, bytes: *bytes },
+            Op::Call { callee, args } => Step::Call { function: self.names[callee.as_str()], args: self.all(args) },
+            Op::Barrier { phase } => Step::Barrier { phase: *phase },
+            _ => unreachable!("the other instructions are handled by the caller"),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! One worker: its call stack, run from barrier to barrier.
+
+use super::code::{Code, Compiled, Step};
+use super::error::{Addr, Fault};
+use super::memory::{Access, Memory};
+
+/// Why a worker has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It waits at a barrier: its phase, function and step.
+    Barrier { phase: u32, function: usize, step: usize },
+    /// It has returned from the entry function.
+    Done,
+}
+
+struct Frame {
+    function: usize,
+    next: usize,
+    regs: Vec<u64>,
+    stack: Vec<Addr>,
+}
+
+/// A worker's state.
+pub(super) struct Worker {
+    frames: Vec<Frame>,
+    scratch: Vec<u64>,
+}
+
+impl Worker {
+    /// About to enter a function with these parameters.
+    pub fn new(program: &Compiled<'_>, function: usize, params: &[u64]) -> Worker {
+        Worker { frames: vec![frame(program, function, params)], scratch: Vec::new() }
+    }
+
+    /// Function and step where it stands.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        self.frames.last().map(|f| (f.function, f.next))
+    }
+
+    /// Runs to the next barrier or the end. After a fault [`Worker::position`] is the step at fault.
+    pub fn run(&mut self, program: &Compiled<'_>, memory: &mut Memory, access: Access) -> Result<Stop, Fault> {
+        while let Some(frame) = self.frames.last_mut() {
+            let code = &program.functions[frame.function];
+            match &code.steps[frame.next] {
+                Step::Barrier { phase } => {
+                    let stop = Stop::Barrier { phase: *phase, function: frame.function, step: frame.next };
+                    frame.next += 1;
+                    return Ok(stop);
+                }
+                Step::Call { function, args } => {
+                    let params: Vec<u64> = args.iter().map(|a| frame.regs[*a]).collect();
+                    frame.next += 1;
+                    self.frames.push(self::frame(program, *function, &params));
+                }
+                Step::Return => {
+                    frame.stack.iter().for_each(|addr| memory.free(*addr));
+                    self.frames.pop();
+                }
+                _ => straight(frame, code, memory, access, &mut self.scratch)?,
+            }
+        }
+        Ok(Stop::Done)
+    }
+}
+
+fn frame(program: &Compiled<'_>, function: usize, params: &[u64]) -> Frame {
+    let mut regs = vec![0; program.functions[function].places];
+    regs[..params.len()].copy_from_slice(params);
+    Frame { function, next: 0, regs, stack: Vec::new() }
+}
+
+/// Runs up to a step that leaves the function or waits.
+fn straight(
+    frame: &mut Frame,
+    code: &Code<'_>,
+    memory: &mut Memory,
+    access: Access,
+    scratch: &mut Vec<u64>,
+) -> Result<(), Fault> {
+    let Frame { next, regs, stack, .. } = frame;
+    loop {
+        let mut target = *next + 1;
+        match &code.steps[*next] {
+            Step::Call { .. } | Step::Barrier { .. } | Step::Return => return Ok(()),
+            Step::Jump { target: to } => target = *to,
+            Step::Unless { cond, target: to } => {
+                if regs[*cond] == 0 {
+                    target = *to;
+                }
+            }
+            Step::LoopTest { i, hi, step, exit } => {
+                if regs[*step] as i64 <= 0 {
+                    return Err(Fault::Operand("the loop's step is not positive"));
+                }
+                if regs[*i] as i64 >= regs[*hi] as i64 {
+                    target = *exit;
+                }
+            }
+            Step::LoopNext { i, step, head } => {
+                let sum = (regs[*i] as i64).checked_add(regs[*step] as i64);
+                regs[*i] = sum.ok_or(Fault::Operand("the loop's counter overflows"))? as u64;
+                target = *head;
+            }
+            Step::Stack { to, bytes } => {
+                let addr = memory.alloc(None, *bytes as usize, false)?;
+                stack.push(addr);
+                regs[*to] = addr.0;
+            }
+            Step::Move { to, from } => {
+                scratch.clear();
+                scratch.extend(from.iter().map(|f| regs[*f]));
+                to.iter().zip(scratch.iter()).for_each(|(t, v)| regs[*t] = *v);
+            }
+            Step::Load { .. } | Step::Store { .. } => transfer(&code.steps[*next], regs, memory, access)?,
+            step => lanes(step, regs)?,
+        }
+        *next = target;
+    }
+}
+
+/// Steps that compute lanes from lanes.
+fn lanes(step: &Step, regs: &mut [u64]) -> Result<(), Fault> {
+    match step {
+        Step::Fill { to, lanes, bits } => regs[*to..to + lanes].fill(*bits),
+        Step::Map1 { f, to, lanes, a } => {
+            for i in 0..*lanes {
+                regs[to + i] = f(regs[a + i])?;
+            }
+        }
+        Step::Map2 { f, to, lanes, a, b } => {
+            for i in 0..*lanes {
+                regs[to + i] = f(regs[a + i], regs[b + i])?;
+            }
+        }
+        Step::Map3 { f, to, lanes, a, a_stride, b, c } => {
+            for i in 0..*lanes {
+                regs[to + i] = f(regs[a + i * a_stride], regs[b + i], regs[c + i])?;
+            }
+        }
+        Step::Pick { to, from } => {
+            for (i, source) in from.iter().enumerate() {
+                regs[to + i] = regs[*source];
+            }
+        }
+        Step::Repack { to, lanes, bytes, a, a_bytes } => repack(regs, (*to, *lanes, *bytes), (*a, *a_bytes)),
+        _ => unreachable!("the other steps are handled by the caller"),
+    }
+    Ok(())
+}
+
+fn repack(regs: &mut [u64], (to, lanes, bytes): (usize, usize, usize), (a, a_bytes): (usize, usize)) {
+    for i in 0..lanes {
+        let source = |byte: usize| (regs[a + byte / a_bytes] >> (8 * (byte % a_bytes))) & 0xff;
+        regs[to + i] = (0..bytes).map(|k| source(i * bytes + k) << (8 * k)).sum();
+    }
+}
+
+/// Loads and stores.
+fn transfer(step: &Step, regs: &mut [u64], memory: &mut Memory, access: Access) -> Result<(), Fault> {
+    let addr = |ptr: u64, offset: i32| Addr(ptr.wrapping_add_signed(i64::from(offset)));
+    match step {
+        Step::Load { to, lanes, bytes, ptr, offset, align } => {
+            let data = memory.load(addr(regs[*ptr], *offset), lanes * bytes, *align, access)?;
+            for (reg, data) in regs[*to..to + lanes].iter_mut().zip(data.chunks_exact(*bytes)) {
+                *reg = data.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+            }
+        }
+        Step::Store { from, lanes, bytes, ptr, offset, align } => {
+            let data = memory.store(addr(regs[*ptr], *offset), lanes * bytes, *align, access)?;
+            for (reg, data) in regs[*from..from + lanes].iter().zip(data.chunks_exact_mut(*bytes)) {
+                data.copy_from_slice(&reg.to_le_bytes()[..*bytes]);
+            }
+        }
+        _ => unreachable!("the other steps are handled by the caller"),
+    }
+    Ok(())
+}

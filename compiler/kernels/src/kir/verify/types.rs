@@ -1,0 +1,228 @@
+//! Operand and result types of every instruction.
+//!
+//! | Instruction | Operands | Result |
+//! |---|---|---|
+//! | `Int` | | integer or i1; the value fits, signed or unsigned |
+//! | `Float` | | float; the value is one of its values |
+//! | `Un` | `Neg` number; `Not` integer or i1; others float | the same |
+//! | `Bin` | two alike: arithmetic number; `Rem`, shifts integer; bitwise integer or i1 | the same |
+//! | `Fma` | three floats alike | the same |
+//! | `Cmp` | two numbers alike | i1, as many lanes |
+//! | `Select` | i1 (scalar or as many lanes), two alike | the same |
+//! | `Cast` | see [`cast`] | as many lanes, but for `Bitcast` |
+//! | `Splat` | scalar, not a pointer | vector of it |
+//! | `Extract`, `Insert` | vector, (scalar); the lane exists | the scalar; the vector |
+//! | `Shuffle` | two vectors alike; lanes of both together | vector of the list's length |
+//! | `PtrAdd` | ptr, i64 | ptr |
+//! | `Load`, `Store` | ptr, (value); anything but i1 | the value; none |
+//! | `Dot2Bf16` | f32, i32, i32 with equal lanes | as the first |
+//! | `Dot4I8` | three i32 alike | the same |
+//! | `For` | three i64, carried values | the carried types |
+//! | `If` | i1 scalar | what both regions yield |
+
+use super::is_truth;
+use crate::kir::{BinOp, Cast, Elem, Op, Ty, UnOp};
+
+/// Names of types, for messages.
+pub(super) fn names(types: &[Ty]) -> String {
+    let names: Vec<String> = types.iter().map(Ty::to_string).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// Whether a value may have this type.
+pub(super) fn valid(ty: Ty) -> Result<(), String> {
+    if !ty.lanes.is_power_of_two() || ty.lanes > 64 {
+        return Err(format!("{} lanes; vectors have 2, 4, 8, 16, 32 or 64", ty.lanes));
+    }
+    need(ty.elem != Elem::Ptr || ty.lanes == 1, || "pointers are not in vectors".into())
+}
+
+fn need(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+fn exactly(what: &str, found: &[Ty], expected: &[Ty]) -> Result<(), String> {
+    need(found == expected, || format!("{what}: found {}, expected {}", names(found), names(expected)))
+}
+
+fn kind(ty: Ty, accept: impl Fn(Elem) -> bool, expected: &str) -> Result<(), String> {
+    need(accept(ty.elem), || format!("found {ty}, expected {expected}"))
+}
+
+fn number(ty: Ty) -> Result<(), String> {
+    kind(ty, |e| e.is_int() || e.is_float(), "an integer or a float")
+}
+
+fn int(ty: Ty) -> Result<(), String> {
+    kind(ty, Elem::is_int, "an integer")
+}
+
+fn bits(ty: Ty) -> Result<(), String> {
+    kind(ty, |e| e.is_int() || e == Elem::I1, "an integer or truth value")
+}
+
+fn float(ty: Ty) -> Result<(), String> {
+    kind(ty, Elem::is_float, "a float")
+}
+
+fn vector(ty: Ty) -> Result<(), String> {
+    need(ty.lanes > 1, || format!("found {ty}, expected a vector"))
+}
+
+fn same_lanes(a: Ty, b: Ty) -> Result<(), String> {
+    need(a.lanes == b.lanes, || format!("{a} and {b} have different numbers of lanes"))
+}
+
+fn lane(lane: u16, ty: Ty) -> Result<(), String> {
+    need(lane < ty.lanes, || format!("{ty} has no lane {lane}"))
+}
+
+fn memory(ty: Ty, align: u32) -> Result<(), String> {
+    need(align.is_power_of_two(), || format!("alignment {align} is not a power of two"))?;
+    need(!is_truth(ty), || "truth values are not in memory".into())
+}
+
+/// Checks operands and results of an instruction, its regions and callee aside.
+pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), String> {
+    match (op, operands, results) {
+        (Op::Store { align, .. }, [ptr, value], []) => {
+            exactly("address", &[*ptr], &[Ty::PTR])?;
+            memory(*value, *align)
+        }
+        (Op::Prefetch { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
+        (Op::Call { .. } | Op::Barrier { .. }, _, []) => Ok(()),
+        (Op::For { .. }, operands, _) => exactly("range", &operands[..3], &[Ty::I64; 3]),
+        (Op::If { .. }, operands, _) => exactly("condition", operands, &[Ty::I1]),
+        (Op::Store { .. } | Op::Prefetch { .. } | Op::Call { .. } | Op::Barrier { .. }, ..) => {
+            Err("the instruction has no results".into())
+        }
+        (_, _, [result]) => value(op, operands, *result),
+        _ => Err(format!("found {} results, expected one", results.len())),
+    }
+}
+
+/// Instructions with one result.
+fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
+    match (op, operands) {
+        (Op::Int(v), _) => constant_int(*v, ty),
+        (Op::Float(v), _) => {
+            float(ty)?;
+            let fits = ty.elem == Elem::F64 || v.is_nan() || f64::from(*v as f32) == *v;
+            need(fits, || format!("{v} is no f32"))
+        }
+        (Op::Un(op, _), [a]) => {
+            exactly("result", &[ty], &[*a])?;
+            match op {
+                UnOp::Neg => number(ty),
+                UnOp::Not => bits(ty),
+                UnOp::Abs | UnOp::Sqrt | UnOp::Round | UnOp::Floor => float(ty),
+            }
+        }
+        (Op::Bin(op, ..), operands) => {
+            exactly("operands", operands, &[ty; 2])?;
+            match op {
+                BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::Div | BinOp::Min | BinOp::Max => number(ty),
+                BinOp::Rem | BinOp::Shl | BinOp::LShr | BinOp::AShr => int(ty),
+                BinOp::And | BinOp::Or | BinOp::Xor => bits(ty),
+            }
+        }
+        (Op::Fma(..), operands) => {
+            exactly("operands", operands, &[ty; 3])?;
+            float(ty)
+        }
+        (Op::Cmp(..), [a, b]) => {
+            number(*a)?;
+            exactly("operands", &[*a, *b], &[*a; 2])?;
+            exactly("result", &[ty], &[a.with_elem(Elem::I1)])
+        }
+        (Op::Select(..), [c, a, b]) => {
+            exactly("operands", &[*a, *b], &[ty; 2])?;
+            let holds = is_truth(*c) && (c.lanes == 1 || c.lanes == ty.lanes);
+            need(holds, || format!("condition: found {c}, expected i1 or {}", ty.with_elem(Elem::I1)))
+        }
+        (Op::Cast(op, _), [a]) => cast(*op, *a, ty),
+        (Op::Dot2Bf16 { .. }, operands) => {
+            kind(ty, |e| e == Elem::F32, "f32")?;
+            let packed = ty.with_elem(Elem::I32);
+            exactly("operands", operands, &[ty, packed, packed])
+        }
+        (Op::Dot4I8 { .. }, operands) => {
+            kind(ty, |e| e == Elem::I32, "i32")?;
+            exactly("operands", operands, &[ty; 3])
+        }
+        _ => movement(op, operands, ty),
+    }
+}
+
+/// Instructions that move lanes, and those on memory.
+fn movement(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
+    match (op, operands) {
+        (Op::Splat(_), [a]) => {
+            vector(ty)?;
+            exactly("operand", &[*a], &[Ty::scalar(ty.elem)])
+        }
+        (Op::Extract(_, i), [a]) => {
+            vector(*a)?;
+            lane(*i, *a)?;
+            exactly("result", &[ty], &[Ty::scalar(a.elem)])
+        }
+        (Op::Insert(_, i, _), operands) => {
+            vector(ty)?;
+            lane(*i, ty)?;
+            exactly("operands", operands, &[ty, Ty::scalar(ty.elem)])
+        }
+        (Op::Shuffle(_, _, lanes), [a, b]) => {
+            vector(*a)?;
+            vector(ty)?;
+            exactly("operands", &[*a, *b], &[*a; 2])?;
+            let both = Ty::vector(a.elem, a.lanes.saturating_mul(2));
+            lanes.iter().try_for_each(|i| lane(*i, both))?;
+            exactly("result", &[ty], &[Ty::vector(a.elem, u16::try_from(lanes.len()).unwrap_or(0))])
+        }
+        (Op::PtrAdd(..), operands) => {
+            exactly("operands", operands, &[Ty::PTR, Ty::I64])?;
+            exactly("result", &[ty], &[Ty::PTR])
+        }
+        (Op::Load { align, .. }, operands) => {
+            exactly("address", operands, &[Ty::PTR])?;
+            memory(ty, *align)
+        }
+        (Op::Stack { .. }, _) => exactly("result", &[ty], &[Ty::PTR]),
+        _ => Err("wrong number of operands".into()),
+    }
+}
+
+fn constant_int(v: i64, ty: Ty) -> Result<(), String> {
+    bits(ty)?;
+    let bits = ty.elem.bits();
+    let fits = match bits {
+        1 => v == 0 || v == 1,
+        64 => true,
+        _ => (-(1i64 << (bits - 1))..1i64 << bits).contains(&v),
+    };
+    need(fits, || format!("{v} does not fit {ty}"))
+}
+
+/// Types of a conversion from `a` to `ty`.
+fn cast(cast: Cast, a: Ty, ty: Ty) -> Result<(), String> {
+    let wider = ty.elem.bits() > a.elem.bits();
+    let pair = (a.elem, ty.elem);
+    let holds = match cast {
+        Cast::SExt => a.elem.is_int() && ty.elem.is_int() && wider,
+        Cast::ZExt => (a.elem.is_int() || is_truth(a)) && ty.elem.is_int() && wider,
+        Cast::Trunc => a.elem.is_int() && ty.elem.is_int() && ty.elem.bits() < a.elem.bits(),
+        Cast::IntToFloat => a.elem.is_int() && ty.elem.is_float(),
+        Cast::FloatToInt => a.elem.is_float() && ty.elem.is_int(),
+        Cast::FExt => pair == (Elem::F32, Elem::F64),
+        Cast::FTrunc => pair == (Elem::F64, Elem::F32),
+        Cast::F16ToF32 => pair == (Elem::I16, Elem::F32),
+        Cast::F32ToF16 => pair == (Elem::F32, Elem::I16),
+        Cast::Bitcast => {
+            number(a)?;
+            number(ty)?;
+            return need(a.bytes() == ty.bytes(), || format!("{a} and {ty} have different sizes"));
+        }
+    };
+    need(holds, || format!("no such conversion from {a} to {ty}"))?;
+    same_lanes(a, ty)
+}
