@@ -1,0 +1,219 @@
+//! Products with weights: plain, with prologue and epilogue, and joined Q, K and V.
+
+use super::Selected;
+use super::pointwise::vector;
+use crate::block::Lowering;
+use crate::buffers::{StepLimits, buffer_bytes, rows_of};
+use crate::error::Result;
+use crate::weights::{PackLayout, Units, format_for};
+use llmc_ir::ops::{Activation as IrActivation, Epilogue as IrStep, LinearSpec, Op, Prologue as IrPrologue};
+use llmc_ir::{DType, Graph, NodeId, Value};
+use llmc_kernels::env::{Place, Rows};
+use llmc_kernels::layout::{ALIGN, PANEL, PROLOGUE_ROWS};
+use llmc_kernels::ops::epilogue::{Activation, Epilogue, Sink, Step};
+use llmc_kernels::ops::kv::Part;
+use llmc_kernels::ops::linear::{LinearKernel, Segment};
+use llmc_kernels::ops::norm::Norm;
+use llmc_kernels::ops::product::Product;
+use llmc_kernels::ops::prologue::{Prologue, Rounding};
+use llmc_kernels::ops::rope::Rotation;
+
+/// The kernel's activation for the IR's.
+pub fn activation(a: IrActivation) -> Activation {
+    match a {
+        IrActivation::Silu => Activation::Silu,
+        IrActivation::Gelu => Activation::Gelu,
+        IrActivation::GeluTanh => Activation::GeluTanh,
+        IrActivation::Relu => Activation::Relu,
+    }
+}
+
+/// The kernel's rounding for the IR's.
+pub fn rounding(dtype: DType) -> Option<Rounding> {
+    match dtype {
+        DType::Bf16 => Some(Rounding::Bf16),
+        DType::F16 => Some(Rounding::F16),
+        DType::F32 | DType::I32 => None,
+    }
+}
+
+/// Prologue and rounding of a product, whatever op it is.
+fn prologue_of(op: &Op) -> (IrPrologue, Option<DType>) {
+    match op {
+        Op::Linear { prologue, round, .. } | Op::Qkv { prologue, round, .. } => (*prologue, *round),
+        _ => (IrPrologue::None, None),
+    }
+}
+
+fn prepares(op: &Op) -> bool {
+    let (prologue, round) = prologue_of(op);
+    prologue != IrPrologue::None || round.is_some_and(|r| rounding(r).is_some())
+}
+
+/// Bytes of shared scratch that a node's prologue needs: its input's rows, prepared.
+pub fn prologue_bytes(graph: &Graph, node: NodeId, limits: StepLimits) -> usize {
+    if !prepares(graph.op(node)) {
+        return 0;
+    }
+    let x = graph.operands(node)[0];
+    graph.ty(x).ok().and_then(|ty| buffer_bytes(ty, limits)).unwrap_or(0)
+}
+
+/// One weight (or pair) with its steps and operands.
+struct SegmentParts<'v> {
+    weights: &'v [Value],
+    steps: &'v [IrStep],
+    operands: &'v [Value],
+    counts: Vec<usize>,
+    sink: Sink,
+    head_dim: Option<usize>,
+}
+
+/// The kernel of such a node.
+///
+/// # Errors
+/// If an operand is not of the kind expected.
+pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
+    let op = l.block.graph.op(node).clone();
+    let operands = l.block.graph.operands(node);
+    let (prologue, round) = prologue_of(&op);
+    let (before, rest) = operands.split_at(prologue.operands());
+    let x = l.rows(node, before[0])?;
+    let out = Value { node, slot: 0 };
+    let (segments, name) = match &op {
+        Op::MatMul {} => {
+            let sink = Sink::Rows(l.rows(node, out)?);
+            let part = SegmentParts { weights: rest, steps: &[], operands: &[], counts: vec![], sink, head_dim: None };
+            (vec![segment(l, node, &part)?], "matmul")
+        }
+        Op::Linear { epilogue, .. } => {
+            let spec = LinearSpec { prologue, round, epilogue: epilogue.clone() };
+            let (weights, operands) = rest.split_at(if spec.is_gated() { 2 } else { 1 });
+            let counts = spec.epilogue_operands();
+            let sink = Sink::Rows(l.rows(node, out)?);
+            let head_dim = head_dim(epilogue);
+            (
+                vec![segment(l, node, &SegmentParts { weights, steps: epilogue, operands, counts, sink, head_dim })?],
+                "linear",
+            )
+        }
+        Op::Qkv { head_dim, q, k, v, .. } => {
+            let cache = l.cache(node)?;
+            let sinks = [Sink::Rows(l.rows(node, out)?), Sink::Kv(cache, Part::Keys), Sink::Kv(cache, Part::Values)];
+            let (weights, mut operands) = rest.split_at(3);
+            let mut segments = Vec::new();
+            for ((steps, sink), i) in [q, k, v].into_iter().zip(sinks).zip(0..) {
+                let counts: Vec<usize> = steps.iter().map(|s| s.operands(false)).collect();
+                let (own, after) = operands.split_at(counts.iter().sum());
+                operands = after;
+                let weights = &weights[i..=i];
+                let part = SegmentParts { weights, steps, operands: own, counts, sink, head_dim: Some(*head_dim) };
+                segments.push(segment(l, node, &part)?);
+            }
+            (segments, "qkv")
+        }
+        _ => return Err(l.error(node, "is not a product")),
+    };
+    let prologue = prologue_plan(l, node, &op, before, &x)?;
+    let raw = raw_scratch(l, node, &x, &segments);
+    let count = l.count(node, before[0])?;
+    Ok(Selected::Linear(LinearKernel { count, x, prologue, segments, raw, schedule: l.cx.schedule }, name))
+}
+
+/// The head size that steps on whole heads ask for.
+fn head_dim(steps: &[IrStep]) -> Option<usize> {
+    steps.iter().find_map(|s| match s {
+        IrStep::HeadNorm { head_dim, .. } | IrStep::Rope { head_dim, .. } => Some(*head_dim),
+        _ => None,
+    })
+}
+
+fn segment(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>) -> Result<Segment> {
+    let weights: Vec<_> = part.weights.iter().map(|w| l.weight(node, *w)).collect::<Result<_>>()?;
+    let ty = weights[0].1.clone();
+    let (n, k) = match ty.shape.as_slice() {
+        [n, k] => (n.constant().unwrap_or(0), k.constant().unwrap_or(0)),
+        _ => return Err(l.error(node, format!("a weight [N,K] expected, {ty} found"))),
+    };
+    if weights.iter().any(|(_, t)| *t != ty) {
+        return Err(l.error(node, "gate and up differ in type"));
+    }
+    let units = match part.head_dim {
+        Some(head_dim) => Units::heads(n, head_dim),
+        None => Units::plain(n, weights.len()),
+    };
+    let format = format_for(&ty, k);
+    let sources = weights.into_iter().map(|(e, _)| e).collect();
+    let weight = l.place(sources, PackLayout::Panels { format, k, units });
+    let x_stride = k.next_multiple_of(PANEL);
+    let epilogue = Epilogue {
+        steps: steps(l, node, part, units)?,
+        sink: part.sink.clone(),
+        unit_rows: units.rows,
+        panels: units.panels,
+    };
+    let product = Product { format, k, panels: units.panels, x_stride };
+    Ok(Segment { weight, product, units: units.count(), epilogue })
+}
+
+fn steps(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>, units: Units) -> Result<Vec<Step>> {
+    let mut out = Vec::new();
+    let mut rest = part.operands;
+    for (step, count) in part.steps.iter().zip(&part.counts) {
+        let (own, after) = rest.split_at(*count);
+        rest = after;
+        out.push(match step {
+            IrStep::Bias => {
+                let sources = own.iter().map(|v| Ok(l.weight(node, *v)?.0)).collect::<Result<Vec<_>>>()?;
+                if sources.len() != units.sources {
+                    return Err(l.error(node, "a bias after a gated pair has no kernel"));
+                }
+                Step::Bias(l.place(sources, PackLayout::Vector { units }))
+            }
+            IrStep::Act(a) => Step::Act(activation(*a)),
+            IrStep::Gated(a) => Step::Gated(activation(*a)),
+            IrStep::Residual => Step::Residual(l.rows(node, own[0])?),
+            IrStep::Mul => Step::Mul(l.rows(node, own[0])?),
+            IrStep::Scale(s) => Step::Scale(s.get()),
+            IrStep::Round(t) => Step::Round(rounding(*t).ok_or_else(|| l.error(node, format!("cannot round to {t}")))?),
+            IrStep::HeadNorm { eps, head_dim } => {
+                Step::HeadNorm { eps: eps.get(), scale: vector(l, node, own[0], *head_dim)? }
+            }
+            IrStep::Rope { rotary_dim, interleaved, .. } => Step::Rope {
+                rotation: Rotation { rotary_dim: *rotary_dim, interleaved: *interleaved },
+                table: l.rows(node, own[0])?,
+            },
+        });
+    }
+    Ok(out)
+}
+
+fn prologue_plan(l: &mut Lowering<'_>, node: NodeId, op: &Op, before: &[Value], x: &Rows) -> Result<Option<Prologue>> {
+    if !prepares(op) {
+        return Ok(None);
+    }
+    let (prologue, round) = prologue_of(op);
+    let norm = match prologue {
+        IrPrologue::None => None,
+        IrPrologue::RmsNorm(eps) => Some(Norm::Rms { eps: eps.get(), scale: vector(l, node, before[1], x.width)? }),
+        IrPrologue::LayerNorm(eps) => Some(Norm::Layer {
+            eps: eps.get(),
+            scale: vector(l, node, before[1], x.width)?,
+            bias: vector(l, node, before[2], x.width)?,
+        }),
+    };
+    let shared = l.buffers.temp(node).map(|(offset, _)| Place::Arena(offset));
+    let shared = shared.ok_or_else(|| l.error(node, "its prologue has no scratch"))?;
+    Ok(Some(Prologue { norm, round: round.and_then(rounding), shared, own: Place::Worker(0), phase: 0 }))
+}
+
+/// Scratch of each worker: prepared rows of a short step first, then raw products.
+fn raw_scratch(l: &mut Lowering<'_>, node: NodeId, x: &Rows, segments: &[Segment]) -> Place {
+    let own = if prepares(l.block.graph.op(node)) { PROLOGUE_ROWS * x.stride * 4 } else { 0 };
+    let own = own.next_multiple_of(ALIGN);
+    let count = l.block.graph.ty(l.block.graph.operands(node)[0]).ok().and_then(rows_of).map(|(c, _)| c);
+    let rows = count.map_or(0, |c| l.cx.limits.of(c));
+    let widest = segments.iter().map(|s| s.product.raw_stride()).max().unwrap_or(0);
+    l.worker_bytes = l.worker_bytes.max(own + rows * widest * 4);
+    Place::Worker(own)
+}

@@ -1,0 +1,117 @@
+//! Which kernel computes a node: one function per kind of op, dispatched by the table in [`select`].
+
+pub mod attention;
+pub mod index;
+pub mod linear;
+pub mod pointwise;
+
+use crate::block::Lowering;
+use crate::error::Result;
+use llmc_ir::NodeId;
+use llmc_ir::ops::Op;
+use llmc_kernels::env::Scratch;
+use llmc_kernels::kir::Function;
+use llmc_kernels::ops::attention::AttentionKernel;
+use llmc_kernels::ops::embed::EmbedKernel;
+use llmc_kernels::ops::gather::GatherKernel;
+use llmc_kernels::ops::kv::KvAppendKernel;
+use llmc_kernels::ops::linear::LinearKernel;
+use llmc_kernels::ops::norm::NormKernel;
+use llmc_kernels::ops::pointwise::PointwiseKernel;
+use llmc_kernels::ops::rope::{RopeKernel, RopeTableKernel};
+
+/// A kernel with all its constants.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Selected {
+    Linear(LinearKernel, &'static str),
+    Attention(AttentionKernel),
+    Embed(EmbedKernel),
+    Gather(GatherKernel),
+    KvAppend(KvAppendKernel),
+    Norm(NormKernel),
+    Pointwise(PointwiseKernel, &'static str),
+    Rope(RopeKernel),
+    RopeTable(RopeTableKernel),
+}
+
+/// The kernel of a node.
+///
+/// # Errors
+/// [`crate::Error::Node`] if there is none for the form found.
+pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
+    match l.block.graph.op(node).clone() {
+        Op::MatMul {} | Op::Linear { .. } | Op::Qkv { .. } => linear::select(l, node),
+        Op::Attention { .. } | Op::KvAppend {} => attention::select(l, node),
+        Op::Embed {} | Op::Gather {} | Op::RopeTable { .. } => index::select(l, node),
+        Op::RmsNorm { .. }
+        | Op::LayerNorm { .. }
+        | Op::Rope { .. }
+        | Op::Add {}
+        | Op::Mul {}
+        | Op::Bias {}
+        | Op::Scale { .. }
+        | Op::Round { .. }
+        | Op::Act { .. }
+        | Op::Slice { .. } => pointwise::select(l, node),
+        Op::Input { .. }
+        | Op::Param { .. }
+        | Op::Const { .. }
+        | Op::Transpose {}
+        | Op::Concat {}
+        | Op::SliceRows { .. }
+        | Op::Reshape { .. } => Err(l.error(node, "works on weights only, and found an activation")),
+    }
+}
+
+impl Selected {
+    /// What the kernel is called in symbols.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Selected::Linear(_, name) | Selected::Pointwise(_, name) => name,
+            Selected::Attention(_) => "attention",
+            Selected::Embed(_) => "embed",
+            Selected::Gather(_) => "gather",
+            Selected::KvAppend(_) => "kv_append",
+            Selected::Norm(_) => "norm",
+            Selected::Rope(_) => "rope",
+            Selected::RopeTable(_) => "rope_table",
+        }
+    }
+
+    /// Whether the kernel has a barrier inside.
+    pub fn has_prologue(&self) -> bool {
+        matches!(self, Selected::Linear(k, _) if k.prologue.is_some())
+    }
+
+    /// Bytes of packed weights that one token reads.
+    pub fn weight_bytes(&self) -> u64 {
+        match self {
+            Selected::Linear(k, _) => k
+                .segments
+                .iter()
+                .map(|s| (s.units * s.product.panels * s.product.format.panel_bytes(s.product.k)) as u64)
+                .sum(),
+            Selected::Embed(k) => (k.out.width * k.format.elem_bytes()) as u64,
+            _ => 0,
+        }
+    }
+
+    /// Emits the kernel; `phase` is that of a barrier inside.
+    pub fn build(mut self, name: &str, scratch: Scratch, phase: u32) -> Function {
+        if let Selected::Linear(LinearKernel { prologue: Some(p), .. }, _) = &mut self {
+            p.phase = phase;
+        }
+        match self {
+            Selected::Linear(k, _) => k.build(name, scratch),
+            Selected::Attention(k) => k.build(name, scratch),
+            Selected::Embed(k) => k.build(name, scratch),
+            Selected::Gather(k) => k.build(name, scratch),
+            Selected::KvAppend(k) => k.build(name, scratch),
+            Selected::Norm(k) => k.build(name, scratch),
+            Selected::Pointwise(k, _) => k.build(name, scratch),
+            Selected::Rope(k) => k.build(name, scratch),
+            Selected::RopeTable(k) => k.build(name, scratch),
+        }
+    }
+}
