@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Value};
-use crate::module::{Call, Module, ParamId};
+use crate::module::{Block, Call, Module, ParamId};
 use crate::ops::Op;
 use crate::params::ParamSource;
 use crate::tensor::{Data, Tensor};
@@ -176,8 +176,10 @@ impl<'a> Interp<'a> {
             given.into_iter().map(|(name, v)| (name, RtValue::Tensor(Tensor::i32s(v.to_vec())))).collect();
         let module = self.module;
         for (number, call) in module.calls.iter().enumerate() {
-            let outputs = self.call(call, &values)?;
-            for (name, value) in module.block(call.block).outputs.iter().zip(outputs) {
+            let missing = || Error::Interp(format!("call {number}: there is no block {}", call.block.0));
+            let block = module.blocks.get(call.block.0 as usize).ok_or_else(missing)?;
+            let outputs = self.call(call, block, &values)?;
+            for (name, value) in block.outputs.iter().zip(outputs) {
                 match value {
                     RtValue::Kv(_) => self.store_kv(call, value)?,
                     RtValue::Tensor(t) => {
@@ -198,11 +200,10 @@ impl<'a> Interp<'a> {
         self.kv = self.module.kv.iter().map(|ty| RtValue::Kv(KvCache::new(*ty))).collect();
     }
 
-    fn call(&mut self, call: &Call, values: &BTreeMap<&str, RtValue>) -> Result<Vec<RtValue>> {
+    fn call(&mut self, call: &Call, block: &Block, values: &BTreeMap<&str, RtValue>) -> Result<Vec<RtValue>> {
         for id in &call.params {
             self.load(*id)?;
         }
-        let block = self.module.block(call.block);
         let wrong = |message: String| Error::Interp(format!("call of {}: {message}", block.name));
         let input = |name: &String| {
             if name == "kv" { self.kv.get(call.kv? as usize) } else { values.get(name.as_str()) }

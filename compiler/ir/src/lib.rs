@@ -18,9 +18,11 @@ pub mod verify;
 
 pub use error::{Error, Result};
 pub use graph::{Graph, NodeId, Value};
+pub use interp::{Interp, KvCache, RtValue, eval_graph};
 pub use module::{Block, BlockId, Call, Module, ParamId, ParamInfo};
 pub use ops::{Activation, Epilogue, LinearSpec, Op, Prologue, QkvSpec};
 pub use params::{MemoryParams, ParamSource};
+pub use parse::{parse_block, parse_graph, parse_module};
 pub use tensor::Tensor;
 pub use types::{DType, Dim, KvType, Shape, Sym, TensorType, Type};
 pub use verify::{ModuleInfo, verify};

@@ -54,9 +54,9 @@ pub struct Call {
 
 /// A model as a program over blocks.
 ///
-/// Names with a fixed meaning: the step provides `ids: i32[T]`, `positions: i32[T]` and
-/// `rows: i32[R]`; the last call writes `logits: f32[R,vocab]`; `kv` is the KV cache of the layer
-/// named by the call.
+/// Names with a fixed meaning: the step provides `ids: i32[T]`, `positions: i32[T]`,
+/// `seqs: i32[T]` (the sequence of each token) and `rows: i32[R]`; the last call writes
+/// `logits: f32[R,vocab]`; `kv` is the KV cache of the layer named by the call.
 #[derive(Clone, Debug, Default)]
 pub struct Module {
     /// Every parameter.

@@ -28,8 +28,10 @@ pub trait ParamSource: Sync {
         let missing = || Error::Param { name: name.into(), message: "is not in the checkpoint".into() };
         let ty = self.ty(name).ok_or_else(missing)?;
         let elements = ty.elements().ok_or_else(missing)?;
-        let rows = ty.shape[0].constant().ok_or_else(missing)?;
-        let mut bytes = vec![0u8; elements * ty.dtype.size()];
+        let unsized_rows = || Error::Param { name: name.into(), message: format!("is {ty}, expected constant rows") };
+        let rows = ty.shape.first().and_then(|d| d.constant()).ok_or_else(unsized_rows)?;
+        let size = elements.checked_mul(ty.dtype.size()).ok_or_else(unsized_rows)?;
+        let mut bytes = vec![0u8; size];
         self.read_rows(name, 0..rows, &mut bytes)?;
         Tensor::from_bytes(&ty, &bytes)
     }
@@ -47,7 +49,7 @@ impl ParamSource for MemoryParams {
     fn read_rows(&self, name: &str, rows: std::ops::Range<usize>, out: &mut [u8]) -> Result<()> {
         let bad = |message: String| Error::Param { name: name.into(), message };
         let t = self.0.get(name).ok_or_else(|| bad("is unknown".into()))?;
-        let width: usize = t.shape[1..].iter().product();
+        let width: usize = t.shape.iter().skip(1).product();
         let data = t
             .f32s()
             .and_then(|d| d.get(rows.start * width..rows.end * width))
