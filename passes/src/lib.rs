@@ -14,5 +14,5 @@ pub mod target;
 
 pub use error::{Error, Result};
 pub use pass::{BlockReport, PassReport, RuleReport};
-pub use pipeline::{Options, Report, run};
+pub use pipeline::{Options, Report, run, run_block};
 pub use target::TargetFacts;

@@ -6,7 +6,7 @@ use crate::fold::Fold;
 use crate::pass::{BlockReport, Ctx, Pass, PassReport};
 use crate::rewrite::Rewrite;
 use crate::target::TargetFacts;
-use llmc_ir::Module;
+use llmc_ir::{Block, Module};
 use std::cell::Cell;
 
 /// What a run of the passes is asked for.
@@ -57,6 +57,24 @@ fn passes() -> [Box<dyn Pass>; 3] {
 /// If the module is not valid, an option names nothing, or a pass broke the module.
 pub fn run(module: &mut Module, options: &Options) -> Result<Report> {
     llmc_ir::verify(module)?;
+    let check = |module: &Module, pass| match llmc_ir::verify(module) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::Broken { pass, source }),
+    };
+    run_passes(module, options, &check)
+}
+
+/// Runs every pass on one block, outside of a module; only its own graph is checked.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_block(block: Block, options: &Options) -> Result<(Block, Report)> {
+    let mut module = Module { blocks: vec![block], ..Module::default() };
+    let report = run_passes(&mut module, options, &|_, _| Ok(()))?;
+    Ok((module.blocks.remove(0), report))
+}
+
+fn run_passes(module: &mut Module, options: &Options, check: Check<'_>) -> Result<Report> {
     let ctx = Ctx {
         target: options.target.clone(),
         fuel: Cell::new(options.fuel),
@@ -66,7 +84,10 @@ pub fn run(module: &mut Module, options: &Options) -> Result<Report> {
     let mut report = Report { passes: Vec::new() };
     for pass in passes() {
         report.passes.push(pass.run(module, &ctx)?);
-        llmc_ir::verify(module).map_err(|source| Error::Broken { pass: pass.name(), source })?;
+        check(module, pass.name())?;
     }
     Ok(report)
 }
+
+/// What is asked of a module after each pass.
+type Check<'a> = &'a dyn Fn(&Module, &'static str) -> Result<()>;

@@ -4,10 +4,10 @@
 //! Minimising over trees is easy and counts a shared producer once per user; minimising over
 //! DAGs is NP-hard. Here a solution is determined by a set of classes that are taken as paid for:
 //! given the set, each class picks its cheapest tree in which members of the set are free, and
-//! the result is judged by its true cost. A local search adds or drops one class at a time.
-//! That is enough for what sharing looks like in a block: a norm that several matmuls read is one
+//! the result is judged by its true cost. A local search adds or drops the class that helps most,
+//! or two where one alone does not help. That is enough for what sharing looks like in a block: a norm that several matmuls read is one
 //! member, and so is a joined op whose results replace several matmuls. The search is bounded by
-//! sweeps, visits classes in order and so depends on nothing but its input.
+//! moves, visits classes in order and so depends on nothing but its input.
 
 /// One way to compute a class.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ pub struct Solution {
     pub cost: f64,
 }
 
-/// Sweeps of the local search over all classes.
-const SWEEPS: usize = 16;
+/// Moves of the local search; each lowers the cost, so this is only a bound.
+const MOVES: usize = 64;
 
 /// Weight above which taking a class as paid for can matter.
 const NOTICEABLE: f64 = 1e-12;
@@ -51,22 +51,45 @@ pub fn solve(mut problem: Problem) -> Option<Solution> {
     let (picks, costs) = trees(&problem, &paid, &order);
     order.sort_by(|a, b| costs[*a].total_cmp(&costs[*b]).then(a.cmp(b)));
     let mut best = judge(&problem, picks)?;
-    let candidates: Vec<usize> =
-        (0..n).filter(|c| problem.classes[*c].iter().any(|choice| choice.weight > NOTICEABLE)).collect();
-    for _ in 0..SWEEPS {
-        let before = best.cost;
-        for &c in &candidates {
-            paid[c] = !paid[c];
-            match judge(&problem, trees(&problem, &paid, &order).0) {
-                Some(found) if found.cost < best.cost => best = found,
-                _ => paid[c] = !paid[c],
-            }
-        }
-        if best.cost >= before {
-            break;
-        }
+    let matters = |choice: &Choice| choice.weight.is_finite() && choice.weight > NOTICEABLE;
+    let candidates: Vec<usize> = (0..n).filter(|c| problem.classes[*c].iter().any(matters)).collect();
+    for _ in 0..MOVES {
+        let better = best_move(&problem, &order, &mut paid, &best, singles(&candidates))
+            .or_else(|| best_move(&problem, &order, &mut paid, &best, pairs(&candidates)));
+        let Some((toggled, found)) = better else { break };
+        toggled.iter().for_each(|c| paid[*c] = !paid[*c]);
+        best = found;
     }
     Some(best)
+}
+
+fn singles(candidates: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    candidates.iter().map(|c| vec![*c])
+}
+
+fn pairs(candidates: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    let later = |i: usize| candidates[i + 1..].iter();
+    candidates.iter().enumerate().flat_map(move |(i, a)| later(i).map(|b| vec![*a, *b]))
+}
+
+/// The set of classes whose toggling lowers the cost most, and what it leads to; of equal ones
+/// the first.
+fn best_move(
+    problem: &Problem,
+    order: &[usize],
+    paid: &mut [bool],
+    current: &Solution,
+    moves: impl Iterator<Item = Vec<usize>>,
+) -> Option<(Vec<usize>, Solution)> {
+    let mut best: Option<(Vec<usize>, Solution)> = None;
+    for toggled in moves {
+        toggled.iter().for_each(|c| paid[*c] = !paid[*c]);
+        let found = judge(problem, trees(problem, paid, order).0);
+        toggled.iter().for_each(|c| paid[*c] = !paid[*c]);
+        let bound = best.as_ref().map_or(current.cost, |(_, s)| s.cost);
+        best = found.filter(|s| s.cost < bound).map(|s| (toggled, s)).or(best);
+    }
+    best
 }
 
 /// Makes choices infinitely dear that need their own class in every way of computing a child: no

@@ -74,7 +74,8 @@ fn choose(
         problem.classes.push(choices.iter().map(|(choice, _)| choice.clone()).collect());
         kept.push(choices.into_iter().map(|(_, node)| node).collect());
     }
-    let unsolvable = || Error::Term { op: "extraction".into(), message: "no admissible form computes an output".into() };
+    let unsolvable =
+        || Error::Term { op: "extraction".into(), message: "no admissible form computes an output".into() };
     let solution = solve(problem).ok_or_else(unsolvable)?;
     let picked = solution.picks.iter().zip(&kept).zip(&classes);
     Ok(picked.filter_map(|((pick, nodes), id)| Some((*id, nodes[(*pick)?].clone()))).collect())

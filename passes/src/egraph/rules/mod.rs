@@ -118,7 +118,7 @@ fn variable(name: &str) -> Var {
 }
 
 /// What a match equates: a variable (or the class found) and a term.
-type Equation = (Option<Var>, PatternAst<ENode>);
+pub type Equation = (Option<Var>, PatternAst<ENode>);
 
 /// A rule with its patterns parsed.
 pub struct CompiledRule {
@@ -155,19 +155,18 @@ impl CompiledRule {
         matches.into_iter().flat_map(|m| m.substs.into_iter().map(move |s| (m.eclass, s))).collect()
     }
 
-    /// Variables of the right side as the condition completes them; `None` if it does not hold.
-    pub fn condition(&self, egraph: &mut EGraph, subst: Subst) -> Option<Subst> {
+    /// What the variables of the right side stand for in a match; `None` if the condition does not
+    /// hold or the right side has no type.
+    pub fn check(&self, egraph: &mut EGraph, class: Id, subst: Subst) -> Option<Subst> {
         let mut found = Match { egraph, subst };
-        (self.when)(&mut found).then_some(found.subst)
+        let subst = (self.when)(&mut found).then_some(found.subst)?;
+        self.is_typed(egraph, class, &subst).then_some(subst)
     }
 
-    /// Adds the right side of a match. True if that equated something new; false also where the
-    /// condition does not hold or the right side has no type.
+    /// Adds the right side of a match. True if that equated something new; false also where
+    /// [`CompiledRule::check`] finds that the rule does not apply.
     pub fn apply(&self, egraph: &mut EGraph, class: Id, subst: Subst) -> bool {
-        let Some(mut subst) = self.condition(egraph, subst) else { return false };
-        if !self.is_typed(egraph, class, &subst) {
-            return false;
-        }
+        let Some(mut subst) = self.check(egraph, class, subst) else { return false };
         let mut changed = false;
         for (var, ast) in &self.rhs {
             let id = instantiate(egraph, ast, &subst);
@@ -208,12 +207,7 @@ fn instantiate(egraph: &mut EGraph, ast: &PatternAst<ENode>, subst: &Subst) -> I
     *ids.last().expect("a pattern has a node")
 }
 
-fn infer_pattern(
-    egraph: &EGraph,
-    ast: &PatternAst<ENode>,
-    subst: &Subst,
-    new: &BTreeMap<Var, Facts>,
-) -> Option<Facts> {
+fn infer_pattern(egraph: &EGraph, ast: &PatternAst<ENode>, subst: &Subst, new: &BTreeMap<Var, Facts>) -> Option<Facts> {
     let mut facts: Vec<Facts> = Vec::with_capacity(ast.len());
     for node in ast {
         facts.push(match node {

@@ -1,0 +1,153 @@
+//! What the passes decide: kernels of a layer, exactness, fuel, the target's influence, determinism.
+
+mod support;
+
+use llmc_ir::Block;
+use llmc_ir::interp::{RtValue, eval_graph};
+use llmc_passes::egraph::cost::graph_seconds;
+use llmc_passes::{Error, Options, TargetFacts};
+use support::random::Random;
+use support::{FileTest, kernels, rewrite};
+
+#[test]
+fn a_layer_is_five_kernels() {
+    for file in FileTest::all().into_iter().filter(|f| f.path.to_string_lossy().contains("layer")) {
+        let (block, _) = rewrite(file.block(), &file.options());
+        let expected = ["qkv", "attention", "linear", "linear", "linear"];
+        assert_eq!(kernels(&block), expected, "{}", file.path.display());
+    }
+}
+
+#[test]
+fn no_view_of_an_activation_is_left() {
+    for file in FileTest::all().into_iter().filter(|f| f.path.to_string_lossy().contains("layer")) {
+        let (block, _) = rewrite(file.block(), &file.options());
+        let ops: Vec<&str> = block.graph.nodes().map(|n| block.graph.op(n).name()).collect();
+        assert!(!ops.contains(&"reshape"), "{}: {ops:?}", file.path.display());
+    }
+}
+
+/// The outputs of a block for random inputs and parameters.
+fn run(block: &Block, seed: u64) -> Vec<RtValue> {
+    let mut random = Random(seed);
+    let mut inputs = Vec::new();
+    for (i, name) in block.inputs.iter().enumerate() {
+        let declares = |n: &llmc_ir::NodeId| match block.graph.op(*n) {
+            llmc_ir::Op::Input { index, ty } if *index as usize == i => Some(ty.clone()),
+            _ => None,
+        };
+        let ty = block.graph.nodes().find_map(|n| declares(&n)).expect("every input is declared");
+        inputs.push(random.value(&ty, name));
+    }
+    let params: Vec<RtValue> = block.params.iter().map(|p| random.value(&p.ty.clone().into(), &p.name)).collect();
+    eval_graph(&block.graph, &inputs, &params).expect("the block evaluates")
+}
+
+#[test]
+fn rewriting_changes_no_bit_of_the_result() {
+    for file in FileTest::all() {
+        let (block, _) = rewrite(file.block(), &file.options());
+        assert_eq!(run(&file.block(), 3), run(&block, 3), "{}", file.path.display());
+    }
+}
+
+#[test]
+fn every_amount_of_fuel_gives_a_block_that_computes_the_same() {
+    let file = FileTest::named("qwen3_layer");
+    let expected = run(&file.block(), 5);
+    let mut previous = usize::MAX;
+    for fuel in 0..80 {
+        let options = Options { fuel: Some(fuel), ..file.options() };
+        let (block, report) = rewrite(file.block(), &options);
+        assert_eq!(run(&block, 5), expected, "with fuel {fuel}");
+        let applied: usize = report.blocks().flat_map(|b| &b.rules).map(|r| r.fired).sum();
+        assert!(applied <= fuel as usize);
+        assert!(kernels(&block).len() <= previous, "more fuel, more kernels");
+        previous = kernels(&block).len();
+        if fuel == 0 {
+            assert!(block.graph.nodes().all(|n| !block.graph.op(n).is_fused()), "rewriting is off");
+            assert_eq!(kernels(&block), kernels(&file.block()));
+        }
+    }
+    assert_eq!(previous, 5, "the fuel was enough");
+}
+
+#[test]
+fn rewriting_twice_changes_nothing_more() {
+    for file in FileTest::all() {
+        let (once, _) = rewrite(file.block(), &file.options());
+        let (twice, _) = rewrite(once.clone(), &file.options());
+        assert_eq!(once.to_string(), twice.to_string(), "{}", file.path.display());
+    }
+}
+
+#[test]
+fn a_slower_cache_makes_the_shared_norm_a_kernel_of_its_own() {
+    let file = FileTest::named("shared_norm");
+    let fast = file.options();
+    let mut slow = fast.clone();
+    slow.target.cache_bandwidth /= 8.0;
+    let plan = |options: &Options| kernels(&rewrite(file.block(), options).0);
+    assert_eq!(plan(&fast), ["linear", "linear", "linear"]);
+    assert_eq!(plan(&slow), ["rms_norm", "matmul", "matmul", "matmul"]);
+}
+
+#[test]
+fn bf16_units_decide_where_rows_are_rounded() {
+    let file = FileTest::named("llama_layer_amx");
+    let steps = |target: &str| {
+        let options = Options::new(TargetFacts::named(target).expect("a known target"));
+        rewrite(file.block(), &options).0.to_string().contains("gated(silu),round(bf16)")
+    };
+    assert_eq!((steps("x86-64-amx"), steps("x86-64-v3")), (false, true));
+}
+
+#[test]
+fn the_report_names_rules_and_their_savings() {
+    let file = FileTest::named("llama_layer");
+    let (block, report) = rewrite(file.block(), &Options { savings: true, ..file.options() });
+    let layer = report.blocks().next().expect("one block");
+    assert!(layer.seconds.1 < layer.seconds.0);
+    let predicted = graph_seconds(&block.graph, &file.options().target).expect("a graph");
+    assert!((layer.seconds.1 - predicted).abs() < 1e-12);
+    let saving = |name: &str| layer.rules.iter().find(|r| r.name == name).and_then(|r| r.saving);
+    for rule in ["matmul", "qkv", "gated", "rms-prologue", "residual-left", "rope"] {
+        assert!(saving(rule).is_some_and(|s| s > 0.0), "{rule} saves {:?}", saving(rule));
+    }
+    assert!(layer.to_string().contains("qkv"), "{layer}");
+}
+
+#[test]
+fn unknown_names_are_errors_that_list_the_known_ones() {
+    let file = FileTest::named("head");
+    let options = Options { disabled_rules: vec!["frobnicate".into()], ..file.options() };
+    let error = llmc_passes::run_block(file.block(), &options).expect_err("no such rule");
+    assert!(matches!(error, Error::UnknownRule(..)) && error.to_string().contains("qkv"), "{error}");
+    assert!(TargetFacts::named("z80").expect_err("no such target").to_string().contains("x86-64-v3"));
+}
+
+/// All plans as one text, for the comparison between processes.
+fn plans() -> String {
+    FileTest::all().iter().map(FileTest::result).collect()
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan_in_a_fresh_process() {
+    const CHILD: &str = "LLMC_PASSES_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        println!("<plans>{}</plans>", plans());
+        return;
+    }
+    let expected = plans();
+    assert_eq!(expected, plans());
+    for _ in 0..2 {
+        let child = std::process::Command::new(std::env::current_exe().expect("this test has a path"))
+            .args(["--exact", "the_same_input_gives_the_same_plan_in_a_fresh_process", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("this test runs again");
+        let text = String::from_utf8(child.stdout).expect("plans are text");
+        let found = text.split_once("<plans>").and_then(|(_, rest)| rest.split_once("</plans>")).map(|(p, _)| p);
+        assert_eq!(found, Some(expected.as_str()));
+    }
+}
