@@ -137,7 +137,7 @@ pub struct Interp<'a> {
 }
 
 impl<'a> Interp<'a> {
-    /// An interpreter with empty KV caches. The module should have passed [`crate::verify`];
+    /// An interpreter with empty KV caches. The module should have passed [`crate::verify()`];
     /// otherwise a step ends in an error at the first thing that does not fit.
     pub fn new(module: &'a Module, source: &'a dyn ParamSource) -> Interp<'a> {
         let kv = module.kv.iter().map(|ty| RtValue::Kv(KvCache::new(*ty))).collect();

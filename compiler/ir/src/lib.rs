@@ -2,7 +2,7 @@
 //!
 //! A [`Module`] holds formal parameters, blocks (one [`Graph`] per distinct layer shape) and the
 //! order in which blocks are called. Four verbs work on it: print (`Display`), [`parse`],
-//! [`verify`] and [`interp`]. The interpreter defines the meaning of every op.
+//! [`mod@verify`] and [`interp`]. The interpreter defines the meaning of every op.
 
 pub mod error;
 pub mod graph;
