@@ -7,7 +7,7 @@ use llmc_ir::ops::Real;
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
     rule("scale-one",   "(scale ?f ?x)",              "?x",             |m| m.attr("?f") == Some(Real::new(1.0))),
-    rule("scale-twice", "(scale ?f (scale ?g ?x))",   "(scale ?h ?x)",  |m| product(m)),
+    rule("scale-twice", "(scale ?f (scale ?g ?x))",   "(scale ?h ?x)",  product),
 ];
 
 /// Binds `?h` to the product of `?f` and `?g` where both are powers of two of modest size: then
