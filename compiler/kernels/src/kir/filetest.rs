@@ -150,7 +150,7 @@ fn values(line: usize, elem: Elem, words: &[&str]) -> Result<Vec<Value>, FileTes
     let mut values = Vec::new();
     for word in words {
         let (text, count) = word.split_once('*').unwrap_or((word, "1"));
-        let value = value(elem, text).zip(count.parse::<usize>().ok());
+        let value = value(elem, text).zip(count.parse::<usize>().ok().filter(|n| *n <= 1 << 20));
         let (value, count) = value.ok_or_else(|| error(line, &format!("`{word}` is no value of the element")))?;
         values.resize(values.len() + count, value);
     }

@@ -11,28 +11,99 @@ use std::collections::BTreeMap;
 
 /// One step. Numbers are places in the frame unless said otherwise.
 pub(super) enum Step {
-    Fill { to: usize, lanes: usize, bits: u64 },
-    Map1 { f: Fn1, to: usize, lanes: usize, a: usize },
-    Map2 { f: Fn2, to: usize, lanes: usize, a: usize, b: usize },
+    Fill {
+        to: usize,
+        lanes: usize,
+        bits: u64,
+    },
+    Map1 {
+        f: Fn1,
+        to: usize,
+        lanes: usize,
+        a: usize,
+    },
+    Map2 {
+        f: Fn2,
+        to: usize,
+        lanes: usize,
+        a: usize,
+        b: usize,
+    },
     /// `a_stride` is 0 where one lane of `a` serves all.
-    Map3 { f: Fn3, to: usize, lanes: usize, a: usize, a_stride: usize, b: usize, c: usize },
+    Map3 {
+        f: Fn3,
+        to: usize,
+        lanes: usize,
+        a: usize,
+        a_stride: usize,
+        b: usize,
+        c: usize,
+    },
     /// The same bits in lanes of another width.
-    Repack { to: usize, lanes: usize, bytes: usize, a: usize, a_bytes: usize },
+    Repack {
+        to: usize,
+        lanes: usize,
+        bytes: usize,
+        a: usize,
+        a_bytes: usize,
+    },
     /// The lane at each source, side by side. Sources and targets do not overlap.
-    Pick { to: usize, from: Vec<usize> },
+    Pick {
+        to: usize,
+        from: Vec<usize>,
+    },
     /// All sources are read before targets are written.
-    Move { to: Vec<usize>, from: Vec<usize> },
-    Load { to: usize, lanes: usize, bytes: usize, ptr: usize, offset: i32, align: u32 },
-    Store { from: usize, lanes: usize, bytes: usize, ptr: usize, offset: i32, align: u32 },
-    Stack { to: usize, bytes: u32 },
+    Move {
+        to: Vec<usize>,
+        from: Vec<usize>,
+    },
+    Load {
+        to: usize,
+        lanes: usize,
+        bytes: usize,
+        ptr: usize,
+        offset: i32,
+        align: u32,
+    },
+    Store {
+        from: usize,
+        lanes: usize,
+        bytes: usize,
+        ptr: usize,
+        offset: i32,
+        align: u32,
+    },
+    Stack {
+        to: usize,
+        bytes: u32,
+    },
     /// Leaves the loop unless `i < hi`.
-    LoopTest { i: usize, hi: usize, step: usize, exit: usize },
-    LoopNext { i: usize, step: usize, head: usize },
+    LoopTest {
+        i: usize,
+        hi: usize,
+        step: usize,
+        exit: usize,
+    },
+    LoopNext {
+        i: usize,
+        step: usize,
+        head: usize,
+    },
     /// Jumps unless the truth value holds.
-    Unless { cond: usize, target: usize },
-    Jump { target: usize },
-    Call { function: usize, args: Vec<usize> },
-    Barrier { phase: u32 },
+    Unless {
+        cond: usize,
+        target: usize,
+    },
+    Jump {
+        target: usize,
+    },
+    Call {
+        function: usize,
+        args: Vec<usize>,
+    },
+    Barrier {
+        phase: u32,
+    },
     Return,
 }
 

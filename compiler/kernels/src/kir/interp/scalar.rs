@@ -27,7 +27,13 @@ pub(super) fn wrap_to(v: u64, bits: u32) -> u64 {
 
 /// A float held as bits.
 trait Float:
-    Copy + PartialOrd + Neg<Output = Self> + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+    Copy
+    + PartialOrd
+    + Neg<Output = Self>
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
 {
     fn get(bits: u64) -> Self;
     fn put(self) -> u64;

@@ -16,9 +16,7 @@ impl Pass for Expand {
         let new = match op {
             Op::Cast(Cast::F16ToF32, a) if !limits.native_f16 => half::to_f32(b, v(a)),
             Op::Cast(Cast::F32ToF16, a) if !limits.native_f16 => half::from_f32(b, v(a)),
-            Op::Dot2Bf16 { acc, a, b: c } if !limits.native_dot2_bf16 => {
-                dot2_bf16(b, limits.fma, v(acc), v(a), v(c))
-            }
+            Op::Dot2Bf16 { acc, a, b: c } if !limits.native_dot2_bf16 => dot2_bf16(b, limits.fma, v(acc), v(a), v(c)),
             Op::Dot4I8 { acc, a, b: c } if !limits.native_dot4_i8 => dot4_i8(b, v(acc), v(a), v(c)),
             Op::Fma(x, y, z) => fma(b, limits.fma, v(x), v(y), v(z)),
             _ => return copy(b, env, op, ty),

@@ -66,10 +66,8 @@ fn pick_from(b: &mut Builder, parts: &[Val], sources: &[u16], lanes: &[u16]) -> 
     let in_first = |l: u16, s: u16| if l / width == s { Some(l % width) } else { None };
     let first = sources[0];
     let second = sources.get(1).copied().unwrap_or(first);
-    let mut list: Vec<u16> = lanes
-        .iter()
-        .map(|l| in_first(*l, first).or(in_first(*l, second).map(|l| l + width)).unwrap_or(0))
-        .collect();
+    let mut list: Vec<u16> =
+        lanes.iter().map(|l| in_first(*l, first).or(in_first(*l, second).map(|l| l + width)).unwrap_or(0)).collect();
     let (mut low, mut high) = (part(first), part(second));
     for source in sources.iter().skip(2) {
         list.resize(usize::from(width), 0);

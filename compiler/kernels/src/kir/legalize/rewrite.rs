@@ -117,8 +117,7 @@ impl<P: Pass> Walk<'_, P> {
             Op::If { cond, then, els } => {
                 let cond = self.env.one(*cond);
                 let walk = std::cell::RefCell::new(&mut *self);
-                let results =
-                    b.if_else(cond, |b| walk.borrow_mut().body(b, then), |b| walk.borrow_mut().body(b, els));
+                let results = b.if_else(cond, |b| walk.borrow_mut().body(b, then), |b| walk.borrow_mut().body(b, els));
                 self.bind(&inst.results, &results);
             }
             Op::Call { callee, args } => {

@@ -75,9 +75,7 @@ fn store(b: &mut Builder, op: &Op, ty: Ty) -> Vec<Val> {
 
 fn shuffle(b: &mut Builder, x: Val, y: Val, lanes: &[u16]) -> Val {
     let width = b.ty(x).lanes;
-    let scalars: Vec<Val> = lanes
-        .iter()
-        .map(|l| if *l < width { b.extract(x, *l) } else { b.extract(y, *l - width) })
-        .collect();
+    let scalars: Vec<Val> =
+        lanes.iter().map(|l| if *l < width { b.extract(x, *l) } else { b.extract(y, *l - width) }).collect();
     from_lanes(b, &scalars)
 }

@@ -226,8 +226,19 @@ impl Parser<'_> {
 
 fn is_computation(name: &str) -> bool {
     const OTHERS: [&str; 13] = [
-        "int", "float", "splat", "stack", "load", "ptr_add", "extract", "insert", "shuffle", "fma", "select",
-        "dot2_bf16", "dot4_i8",
+        "int",
+        "float",
+        "splat",
+        "stack",
+        "load",
+        "ptr_add",
+        "extract",
+        "insert",
+        "shuffle",
+        "fma",
+        "select",
+        "dot2_bf16",
+        "dot4_i8",
     ];
     named(&UN, name).is_some()
         || named(&BIN, name).is_some()

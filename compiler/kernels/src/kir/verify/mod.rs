@@ -56,7 +56,8 @@ pub fn verify(program: &Program) -> Result<(), VerifyErrors> {
     let mut errors = Vec::new();
     let mut callees = BTreeMap::new();
     for function in &program.functions {
-        let mut checker = Checker { function, callees: &callees, states: vec![State::Never; function.types.len()], errors: vec![] };
+        let mut checker =
+            Checker { function, callees: &callees, states: vec![State::Never; function.types.len()], errors: vec![] };
         checker.function();
         errors.append(&mut checker.errors);
         let params = function.body.params.iter().filter_map(|p| function.types.get(p.0 as usize).copied());

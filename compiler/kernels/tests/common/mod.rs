@@ -1,0 +1,54 @@
+//! What several tests need.
+#![allow(dead_code)] // each test binary uses a part of it
+
+use llmc_kernels::kir::interp::{Addr, InterpError, Machine, Order};
+use llmc_kernels::kir::legalize::{Limits, legalize};
+use llmc_kernels::kir::{Op, Program, Ty, text, verify};
+
+/// A machine with nothing but what the limits leave.
+pub const BARE: Limits = Limits {
+    vector_bits: 128,
+    native_f16: false,
+    native_dot2_bf16: false,
+    native_dot4_i8: false,
+    fma: true,
+    scalarize: llmc_kernels::kir::legalize::never,
+};
+
+pub fn always(_op: &Op, _operand: Ty, _result: Ty) -> bool {
+    true
+}
+
+/// Limits under which every program computes the same bits.
+pub const LIMITS: [(&str, Limits); 6] = [
+    ("none", Limits::NONE),
+    ("64 bits", Limits { vector_bits: 64, ..BARE }),
+    ("128 bits", BARE),
+    ("128 bits, by lanes", Limits { scalarize: always, ..BARE }),
+    ("256 bits, all instructions", Limits { vector_bits: 256, ..Limits::NONE }),
+    ("any width, no instructions", Limits { vector_bits: u32::MAX, ..BARE }),
+];
+
+/// The program of a text, verified.
+pub fn program(source: &str) -> Program {
+    let program = text::parse(source).unwrap_or_else(|e| panic!("{e}"));
+    verify::verify(&program).unwrap_or_else(|e| panic!("{e}"));
+    program
+}
+
+/// Legalized and verified again.
+pub fn legal(program: &Program, limits: &Limits) -> Program {
+    let legal = legalize(program, limits);
+    verify::verify(&legal).unwrap_or_else(|e| panic!("{e}\n{legal}"));
+    legal
+}
+
+/// Runs the last function on buffers behind a pointer table; they come back.
+pub fn run(program: &Program, buffers: &[Vec<u8>], workers: usize, order: Order) -> Result<Vec<Vec<u8>>, InterpError> {
+    let mut machine = Machine::new();
+    let addrs: Vec<Addr> = buffers.iter().map(|b| machine.alloc(b.clone())).collect();
+    let args = machine.alloc_readonly(addrs.iter().flat_map(|a| a.0.to_le_bytes()).collect());
+    let entry = &program.functions.last().expect("a function").name;
+    machine.run(program, entry, args, workers, order)?;
+    Ok(addrs.iter().map(|a| machine.buffer(*a).clone()).collect())
+}
