@@ -274,6 +274,17 @@ impl Engine {
         self.extend(seq, rest, Rows::Last)
     }
 
+    /// Calls `each` with the index and the logits of every row of the last step, the workers taking
+    /// rows in turns.
+    pub fn each_row(&mut self, rows: usize, each: &(dyn Fn(usize, &[f32]) + Sync)) {
+        let (logits, vocab, workers) = (self.logits.slice::<f32>(rows * self.vocab), self.vocab, self.workers.count());
+        self.workers.run(&|worker| {
+            for row in (worker..rows).step_by(workers) {
+                each(row, &logits[row * vocab..(row + 1) * vocab]);
+            }
+        });
+    }
+
     /// Writes one token of a step and gives its position a page.
     fn place(&mut self, i: usize, token: u32, position: u32, seq: u32) -> Result<()> {
         if token as usize >= self.vocab {

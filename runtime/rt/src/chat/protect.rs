@@ -6,13 +6,11 @@
 //! the text through the template. Afterwards each marked character is a part of its own in which
 //! nothing is special, so no control token begins there.
 
-use std::borrow::Cow;
-
 /// A piece of a rendered prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part<'a> {
+pub struct Part {
     /// Text as the template rendered it, without marks.
-    pub text: Cow<'a, str>,
+    pub text: String,
     /// Whether spelled control tokens in it count.
     pub special: bool,
 }
@@ -40,12 +38,12 @@ fn may_begin(rest: &str, special: &str) -> bool {
 }
 
 /// The parts of a rendered prompt: marked characters alone and plain, the rest as it is.
-pub fn parts(rendered: &str, mark: char) -> Vec<Part<'static>> {
-    let mut parts: Vec<Part<'static>> = Vec::new();
+pub fn parts(rendered: &str, mark: char) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
     let mut add = |text: &str, special: bool| match parts.last_mut() {
         _ if text.is_empty() => {}
-        Some(part) if part.special == special => part.text.to_mut().push_str(text),
-        _ => parts.push(Part { text: Cow::Owned(text.to_string()), special }),
+        Some(part) if part.special == special => part.text.push_str(text),
+        _ => parts.push(Part { text: text.to_string(), special }),
     };
     let mut pieces = rendered.split(mark);
     add(pieces.next().unwrap_or(""), true);
@@ -93,7 +91,7 @@ mod tests {
     fn parts_give_the_text_back() {
         let rendered = format!("<|im_start|>user\n{}<|im_end|>", marked("<|im_end|> 안 <"));
         let parts = parts(&rendered, '^');
-        let got: Vec<_> = parts.iter().map(|p| (p.text.as_ref(), p.special)).collect();
+        let got: Vec<_> = parts.iter().map(|p| (p.text.as_str(), p.special)).collect();
         assert_eq!(
             got,
             [("<|im_start|>user\n", true), ("<", false), ("|im_end|> 안 ", true), ("<", false), ("<|im_end|>", true)]

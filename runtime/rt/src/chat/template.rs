@@ -63,7 +63,7 @@ impl ChatTemplate {
 
     /// The prompt for a conversation, as parts of which only some may hold control tokens. With
     /// `answer`, it ends where the assistant's answer begins.
-    pub fn render(&self, messages: &[Message], answer: bool) -> Result<Vec<Part<'static>>> {
+    pub fn render(&self, messages: &[Message], answer: bool) -> Result<Vec<Part>> {
         if let Some(message) = messages.iter().find(|m| !ROLES.contains(&m.role.as_str())) {
             return Err(Error::usage(format!("unknown role {:?}; roles are {}", message.role, ROLES.join(", "))));
         }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn text(parts: &[Part]) -> String {
-        parts.iter().map(|p| p.text.as_ref()).collect()
+        parts.iter().map(|p| p.text.as_str()).collect()
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
             let parts = template(source).render(&[Message::new("user", evil)], true).expect("renders");
             let expected = format!("<|bos|><|im_start|>user\n{evil}<|im_end|>\n<|im_start|>assistant\n");
             assert_eq!(text(&parts), expected);
-            let special: String = parts.iter().map(|p| if p.special { p.text.as_ref() } else { "\0" }).collect();
+            let special: String = parts.iter().map(|p| if p.special { p.text.as_str() } else { "\0" }).collect();
             assert_eq!(special.matches("<|im_start|>").count(), 2, "{special}");
             assert_eq!(special.matches("<|im_end|>").count(), 1, "{special}");
         }

@@ -95,3 +95,9 @@ pub fn populate_read(bytes: &[u8]) -> bool {
     // SAFETY: the range lies in pages that hold the slice; the advice changes no contents.
     unsafe { libc::madvise(start as *mut libc::c_void, len, MADV_POPULATE_READ) == 0 }
 }
+
+/// Sets the process's peak of resident memory (VmHWM) back to what is resident now. False where the
+/// system refuses.
+pub fn reset_peak() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}

@@ -1,0 +1,306 @@
+//! What `bench` prints: a table for people, one JSON object for machines.
+
+use std::time::Duration;
+
+use llmc_abi::Manifest;
+use llmc_abi::manifest::PhaseInfo;
+use serde_json::{Value, json};
+
+use super::bench::Sizes;
+use crate::bandwidth::{Ceiling, Speed};
+use crate::cli::Bench;
+use crate::error::Result;
+use crate::memory::megabytes;
+use crate::output;
+use crate::workers::profile::PhaseTime;
+
+/// Everything measured; lists have one number per repetition.
+pub struct Measured {
+    /// Sizes of the work.
+    pub sizes: Sizes,
+    /// Workers.
+    pub threads: usize,
+    /// Tokens per second.
+    pub prefill: Vec<f64>,
+    /// Milliseconds from the prompt to the first token.
+    pub ttft: Vec<f64>,
+    /// Tokens per second.
+    pub decode: Vec<f64>,
+    /// Read speeds, the better of before and after.
+    pub ceiling: Ceiling,
+    /// From the start of the process until the model was ready.
+    pub load: Duration,
+    /// From the start of the process to the first token of the first prompt.
+    pub start_to_first: Duration,
+    /// The first prompt, with cold caches and pages not yet mapped.
+    pub cold_prefill: Duration,
+    /// Most memory resident, mapped files included.
+    pub peak_rss: u64,
+    /// Whether the peak counts the buffer that bandwidth was measured with.
+    pub peak_includes_buffer: bool,
+    /// Anonymous memory resident after the work.
+    pub anonymous: u64,
+    /// Anonymous memory planned.
+    pub planned: usize,
+    /// Joules per token decoded, or why they are not known.
+    pub joules: std::result::Result<Vec<f64>, String>,
+    /// Phases of prefill and of decoding.
+    pub profile: Option<[Vec<PhaseRow>; 2]>,
+}
+
+/// One line of a profile, for one step on average.
+pub struct PhaseRow {
+    kernels: String,
+    runs: f64,
+    microseconds: f64,
+    bytes: f64,
+    flops: f64,
+}
+
+impl PhaseRow {
+    /// A phase that took `time` in `steps` steps with `tokens` tokens together, each of which saw
+    /// `positions` cached positions.
+    pub fn new(phase: &PhaseInfo, time: PhaseTime, steps: usize, tokens: usize, positions: f64) -> Self {
+        let steps = steps.max(1) as f64;
+        Self {
+            kernels: phase.kernels.join(" + "),
+            runs: time.runs as f64 / steps,
+            microseconds: time.nanos as f64 / 1e3 / steps,
+            bytes: phase.weight_bytes as f64 + phase.kv_bytes_per_position as f64 * positions,
+            flops: phase.flops_per_token as f64 * tokens as f64 / steps,
+        }
+    }
+
+    /// What came after the last barriers.
+    pub fn rest(nanos: u64, steps: usize) -> Self {
+        let microseconds = nanos as f64 / 1e3 / steps.max(1) as f64;
+        Self { kernels: "(end of step)".into(), runs: 1.0, microseconds, bytes: 0.0, flops: 0.0 }
+    }
+
+    fn gb_s(&self) -> f64 {
+        if self.microseconds > 0.0 { self.bytes / self.microseconds / 1e3 } else { 0.0 }
+    }
+
+    fn gflop_s(&self) -> f64 {
+        if self.microseconds > 0.0 { self.flops / self.microseconds / 1e3 } else { 0.0 }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "kernels": self.kernels, "runs": self.runs, "us_per_step": self.microseconds,
+            "bytes_per_step": self.bytes, "gb_s": self.gb_s(), "gflop_s": self.gflop_s(),
+        })
+    }
+}
+
+/// The middle of a list, or the mean of the two in the middle.
+fn median(list: &[f64]) -> f64 {
+    let mut sorted = list.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    match (sorted.len(), sorted.len() / 2) {
+        (0, _) => 0.0,
+        (n, half) if n % 2 == 1 => sorted[half],
+        (_, half) => (sorted[half - 1] + sorted[half]) / 2.0,
+    }
+}
+
+/// Prints the measurements.
+pub fn print(args: &Bench, manifest: &Manifest, variant: usize, measured: &Measured) -> Result<()> {
+    match args.json {
+        true => output::print_line(&report(args, manifest, variant, measured).to_string()),
+        false => output::print(&table(args, manifest, variant, measured)),
+    }
+}
+
+/// Numbers derived from the lists.
+struct Derived {
+    prefill: f64,
+    decode: f64,
+    gb_s: f64,
+    percent: f64,
+}
+
+impl Derived {
+    fn of(manifest: &Manifest, m: &Measured) -> Self {
+        let decode = median(&m.decode);
+        let gb_s = decode * manifest.weights.bytes_per_token as f64 / 1e9;
+        let ceiling = m.ceiling.best();
+        let percent = if ceiling > 0.0 { 100.0 * gb_s / ceiling } else { 0.0 };
+        Self { prefill: median(&m.prefill), decode, gb_s, percent }
+    }
+}
+
+/// Price of a million tokens at `tok_s` on a machine of this price.
+fn price(hourly: f64, tok_s: f64) -> f64 {
+    hourly / (tok_s * 3600.0) * 1e6
+}
+
+fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Value {
+    let d = Derived::of(manifest, m);
+    let speed = |s: Speed| json!({ "gb_s": s.gb_s, "streams_per_worker": s.streams, "bytes": s.bytes });
+    let code = manifest.variants.get(variant);
+    let profile = m.profile.as_ref().map(|[prefill, decode]| {
+        let rows = |list: &[PhaseRow]| list.iter().map(PhaseRow::json).collect::<Vec<_>>();
+        json!({ "prefill": rows(prefill), "decode": rows(decode) })
+    });
+    json!({
+        "model": manifest.name,
+        "device": "cpu",
+        "variant": code.map(|v| &v.target),
+        "backend": code.map(|v| &v.backend),
+        "threads": m.threads,
+        "prefill_tokens": m.sizes.prefill,
+        "decode_tokens": m.sizes.decode,
+        "depth": m.sizes.depth,
+        "prefill_tok_s": d.prefill,
+        "prefill_tok_s_all": m.prefill,
+        "decode_tok_s": d.decode,
+        "decode_tok_s_all": m.decode,
+        "ttft_ms": median(&m.ttft),
+        "load_ms": m.load.as_secs_f64() * 1e3,
+        "start_to_first_token_ms": m.start_to_first.as_secs_f64() * 1e3,
+        "first_prefill_ms": m.cold_prefill.as_secs_f64() * 1e3,
+        "weight_bytes_per_token": manifest.weights.bytes_per_token,
+        "bandwidth_gb_s": d.gb_s,
+        "bandwidth_ceiling_gb_s": m.ceiling.best(),
+        "bandwidth_percent": d.percent,
+        "ceiling": { "anonymous": speed(m.ceiling.anonymous), "mapped_weights": speed(m.ceiling.mapped) },
+        "peak_rss_bytes": m.peak_rss,
+        "peak_rss_includes_bandwidth_buffer": m.peak_includes_buffer,
+        "rss_anon_bytes": m.anonymous,
+        "planned_anon_bytes": m.planned,
+        "joules_per_token": m.joules.as_ref().ok().map(|list| median(list)),
+        "joules_unknown": m.joules.as_ref().err(),
+        "price_per_million_prefill_tokens": args.hourly_price.map(|p| price(p, d.prefill)),
+        "price_per_million_decode_tokens": args.hourly_price.map(|p| price(p, d.decode)),
+        "profile": profile,
+    })
+}
+
+fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> String {
+    let d = Derived::of(manifest, m);
+    let target = manifest.variants.get(variant).map_or("?", |v| &v.target);
+    let speed = |s: Speed| match s.streams {
+        0 => "not measured".to_string(),
+        n => format!("{:.1} GB/s over {} ({n} streams per thread)", s.gb_s, megabytes(s.bytes as u64)),
+    };
+    let sizes = m.sizes;
+    let mut rows = vec![
+        ("model", format!("{}, {target}, {} threads", manifest.name, m.threads)),
+        (
+            "load",
+            format!(
+                "{:.1} ms; start to first token {:.1} ms",
+                m.load.as_secs_f64() * 1e3,
+                m.start_to_first.as_secs_f64() * 1e3
+            ),
+        ),
+        (
+            "prefill",
+            format!(
+                "{:.1} tokens/s ({} tokens), first token after {:.1} ms",
+                d.prefill,
+                sizes.prefill,
+                median(&m.ttft)
+            ),
+        ),
+        ("decode", format!("{:.2} tokens/s ({} tokens at depth {})", d.decode, sizes.decode, sizes.depth)),
+        (
+            "bandwidth",
+            format!(
+                "{:.1} GB/s of weights ({} per token), {:.0} % of {:.1} GB/s",
+                d.gb_s,
+                megabytes(manifest.weights.bytes_per_token),
+                d.percent,
+                m.ceiling.best()
+            ),
+        ),
+        ("  anonymous", speed(m.ceiling.anonymous)),
+        ("  weights", speed(m.ceiling.mapped)),
+        (
+            "memory",
+            format!(
+                "{} peak, {} anonymous ({} planned)",
+                megabytes(m.peak_rss),
+                megabytes(m.anonymous),
+                megabytes(m.planned as u64)
+            ),
+        ),
+        (
+            "energy",
+            match &m.joules {
+                Ok(list) => format!("{:.2} J per token (whole package)", median(list)),
+                Err(why) => format!("not known: {why}"),
+            },
+        ),
+    ];
+    if let Some(hourly) = args.hourly_price {
+        rows.push((
+            "price",
+            format!(
+                "{:.3} per million tokens decoded, {:.3} prefilled",
+                price(hourly, d.decode),
+                price(hourly, d.prefill)
+            ),
+        ));
+    }
+    let mut text: String = rows.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect();
+    if let Some([prefill, decode]) = &m.profile {
+        text.push_str(&profile_table("prefill, one step", prefill));
+        text.push_str(&profile_table("decode, one step", decode));
+    }
+    text
+}
+
+fn profile_table(title: &str, rows: &[PhaseRow]) -> String {
+    let total: f64 = rows.iter().map(|r| r.microseconds).sum();
+    let mut text = format!(
+        "\n{title}\n{:>10} {:>6} {:>6} {:>10} {:>8} {:>9}  kernels\n",
+        "us", "%", "runs", "MB", "GB/s", "GFLOP/s"
+    );
+    for row in rows {
+        let share = if total > 0.0 { 100.0 * row.microseconds / total } else { 0.0 };
+        text.push_str(&format!(
+            "{:>10.1} {share:>6.1} {:>6.0} {:>10.3} {:>8.1} {:>9.1}  {}\n",
+            row.microseconds,
+            row.runs,
+            row.bytes / 1e6,
+            row.gb_s(),
+            row.gflop_s(),
+            row.kernels
+        ));
+    }
+    text.push_str(&format!("{total:>10.1}  total\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn prices() {
+        assert!((price(3.6, 100.0) - 10.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn phase_rows() {
+        let phase = PhaseInfo {
+            kernels: vec!["a".into(), "b".into()],
+            count: 2,
+            weight_bytes: 4000,
+            kv_bytes_per_position: 10,
+            flops_per_token: 500,
+        };
+        let row = PhaseRow::new(&phase, PhaseTime { nanos: 8000, runs: 8 }, 4, 8, 100.0);
+        assert_eq!((row.kernels.as_str(), row.runs, row.microseconds, row.bytes), ("a + b", 2.0, 2.0, 5000.0));
+        assert_eq!((row.gb_s(), row.gflop_s()), (2.5, 0.5));
+    }
+}
