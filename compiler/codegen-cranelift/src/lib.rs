@@ -13,6 +13,7 @@ use cranelift_module::{FuncId, Linkage, Module};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use error::{Failure, NAME};
 use llmc_kernels::kir::legalize::legalize;
+use llmc_kernels::kir::verify::verify;
 use llmc_kernels::kir::{Function, Program};
 use llmc_kernels::{Backend, BackendError, Object, Target};
 use lower::Callees;
@@ -64,6 +65,7 @@ impl Unit {
     /// An object that declares all functions of the program, and the program it can compile.
     fn new(program: &Program, target: &Target) -> Result<(Unit, Program), BackendError> {
         let isa = machine::isa(target)?;
+        verify(program).map_err(|e| Failure::from(e.to_string()).of("the program"))?;
         let program = legalize(program, &limits::of(target));
         let unit = Unit::declare(isa, &program).map_err(|e| e.of("the program"))?;
         Ok((unit, program))

@@ -16,6 +16,7 @@ use inkwell::module::Module;
 use inkwell::targets::FileType;
 use isa::Isa;
 use llmc_kernels::kir::legalize::legalize;
+use llmc_kernels::kir::verify::verify;
 use llmc_kernels::kir::{Function, Program};
 use llmc_kernels::{Backend, BackendError, Object, Target};
 use machine::Machine;
@@ -50,7 +51,10 @@ impl Backend for LlvmBackend {
 /// what it cannot select, so nothing reaches it that has not been verified.
 fn prepare(program: &Program, target: &Target) -> Result<(&'static Isa, Program), BackendError> {
     let isa = isa::of(target).ok_or_else(|| BackendError::Target { backend: NAME, target: target.name.clone() })?;
+    let check = |p: &Program| verify(p).map_err(|e| Failure::from(e.to_string()).of("the program"));
+    check(program)?;
     let legal = legalize(program, &(isa.limits)(target));
+    check(&legal)?;
     Ok((isa, legal))
 }
 

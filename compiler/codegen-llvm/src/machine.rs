@@ -14,8 +14,8 @@ use llmc_kernels::Target;
 /// KIR is vectorised and unrolled by the kernels: what is left is cleaning up. There is no loop
 /// unrolling or vectorising here, no inlining, and nothing that turns loops into libc calls.
 const PASSES: &str = "function(\
-    sroa,early-cse<memssa>,instcombine,simplifycfg,\
-    loop-mssa(licm),early-cse<memssa>,instcombine,\
+    sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
+    loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,\
     loop(indvars),simplifycfg,adce)";
 
 /// Generates code for one target.

@@ -23,7 +23,7 @@ impl Pass for Split {
 
     fn op(&self, b: &mut Builder, env: &Env<'_>, op: &Op, ty: Option<Ty>) -> Vec<Val> {
         let whole = op.operands().iter().all(|v| env.parts(*v).len() == 1);
-        if whole && ty.is_none_or(|ty| self.count(ty) == 1 || ty.elem == Elem::I1) {
+        if whole && ty.is_none_or(|ty| self.count(ty) == 1 || self.is_mask(ty)) {
             return copy(b, env, op, ty);
         }
         match (op, ty) {
@@ -34,11 +34,12 @@ impl Pass for Split {
             (Op::Insert(a, lane, s), _) => insert(b, env.parts(*a), *lane, env.one(*s)),
             (Op::Shuffle(x, y, lanes), Some(ty)) => shuffle(b, env.parts(*x), env.parts(*y), lanes, ty),
             (Op::Cast(cast, a), Some(ty)) => self.cast(b, *cast, env.parts(*a), ty),
-            (Op::Select(c, x, _), Some(ty)) => {
+            (Op::Select(c, x, y), Some(ty)) => {
+                let count = env.parts(*x).len().max(env.parts(*y).len());
                 let cond = if env.ty(*c).lanes == 1 {
-                    vec![env.one(*c); env.parts(*x).len()]
+                    vec![env.one(*c); count]
                 } else {
-                    regroup(b, env.parts(*c), env.parts(*x).len())
+                    regroup(b, env.parts(*c), count)
                 };
                 lanewise(b, env, op, ty, Some(cond))
             }
@@ -53,6 +54,11 @@ impl Split {
     fn lanes(&self, ty: Ty) -> u16 {
         let bits = if ty.elem == Elem::I1 { 32 } else { ty.elem.bits() };
         (self.0 / bits).min(u32::from(ty.lanes)) as u16
+    }
+
+    /// Truth values that one vector of the narrowest lanes has room for.
+    fn is_mask(&self, ty: Ty) -> bool {
+        ty.elem == Elem::I1 && u32::from(ty.lanes) * Elem::I8.bits() <= self.0
     }
 
     fn count(&self, ty: Ty) -> usize {

@@ -1,0 +1,227 @@
+//! Both code generators against the kernel IR's interpreter, bit for bit.
+
+use llmc_abi::step::BARRIER_SYMBOL;
+use llmc_codegen_cranelift::CraneliftBackend;
+use llmc_kernels::kir::filetest::{self, FileTest};
+use llmc_kernels::kir::interp::{Machine, Order};
+use llmc_kernels::kir::legalize::{Limits, legalize};
+use llmc_kernels::kir::verify::verify;
+use llmc_kernels::kir::{Builder, Elem, Program, Ty};
+use llmc_kernels::{Backend, BackendError, Object, Target};
+use llmc_tests::{jit, kirgen};
+use std::path::Path;
+
+const PROGRAMS: u64 = 200;
+const WORKERS: usize = 3;
+
+fn backends() -> Vec<Box<dyn Backend>> {
+    vec![
+        #[cfg(feature = "llvm")]
+        Box::new(llmc_codegen_llvm::LlvmBackend),
+        Box::new(CraneliftBackend),
+    ]
+}
+
+/// The levels that this machine can run.
+fn targets() -> Vec<Target> {
+    let available = llmc_abi::features::detect();
+    let names = Target::names().filter(|n| n.starts_with("x86-64")).filter_map(Target::from_name);
+    names.filter(|t| t.features & !available == 0).collect()
+}
+
+/// Memory aligned as KIR's buffers are.
+#[repr(C, align(64))]
+#[derive(Clone)]
+struct Line([u8; 64]);
+
+fn lines(bytes: &[u8]) -> Vec<Line> {
+    bytes.chunks(64).map(|c| Line(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect()
+}
+
+fn flat(lines: &[Line]) -> Vec<u8> {
+    lines.iter().flat_map(|l| l.0).collect()
+}
+
+fn input(seed: u64) -> Vec<u8> {
+    let mut random = kirgen::Random(seed ^ 0x5eed);
+    (0..kirgen::INPUT_BYTES / 8).flat_map(|_| random.bits().to_le_bytes()).collect()
+}
+
+fn interpreted(program: &Program, input: &[u8]) -> Vec<u8> {
+    let mut machine = Machine::new();
+    let input = machine.alloc_readonly(input.to_vec());
+    let output = machine.alloc(vec![0; WORKERS * kirgen::OUTPUT_BYTES]);
+    let args = machine.alloc_readonly([input.0.to_le_bytes(), output.0.to_le_bytes()].concat());
+    machine.run(program, "entry", args, WORKERS, Order::Forward).unwrap_or_else(|e| panic!("{e}"));
+    machine.buffer(output).clone()
+}
+
+/// What the buffers, whose addresses are the arguments, hold after a run.
+///
+/// # Safety
+/// The code stays within the buffers.
+unsafe fn run(code: &jit::Loaded, entry: &str, buffers: &[Vec<u8>], workers: usize) -> Vec<Vec<u8>> {
+    let mut buffers: Vec<Vec<Line>> = buffers.iter().map(|b| lines(b)).collect();
+    let pointers: Vec<u8> = buffers.iter_mut().flat_map(|b| (b.as_mut_ptr() as u64).to_le_bytes()).collect();
+    let args = lines(&pointers);
+    // SAFETY: the caller's promise.
+    unsafe { code.run(entry, args.as_ptr().cast(), workers) };
+    buffers.iter().map(|b| flat(b)).collect()
+}
+
+fn compiled(code: &jit::Loaded, input: &[u8]) -> Vec<u8> {
+    let buffers = [input.to_vec(), vec![0; WORKERS * kirgen::OUTPUT_BYTES]];
+    // SAFETY: the interpreter has shown that the program stays within its buffers.
+    unsafe { run(code, "entry", &buffers, WORKERS) }.swap_remove(1)
+}
+
+/// Without fma a program means what legalize makes of it.
+fn meaning(program: &Program, target: &Target) -> Program {
+    let fma = target.has_fma();
+    legalize(program, &Limits { fma, native_dot2_bf16: fma, ..Limits::NONE })
+}
+
+/// Compiles; nothing but the barrier may be undefined.
+fn objects(backend: &dyn Backend, program: &Program, target: &Target) -> Vec<Object> {
+    let objects = backend.compile(program, target).unwrap_or_else(|e| panic!("{e}"));
+    let undefined = jit::undefined(&objects);
+    assert!(undefined.iter().all(|s| s == BARRIER_SYMBOL), "{}: undefined {undefined:?}", backend.name());
+    objects
+}
+
+/// Where the code of a back end computes something else than the interpreter.
+fn differences(seed: u64, target: &Target) -> Vec<String> {
+    let program = kirgen::program(seed);
+    verify(&program).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    let input = input(seed);
+    let expected = interpreted(&meaning(&program, target), &input);
+    let differs = |backend: Box<dyn Backend>| {
+        let objects = objects(&*backend, &program, target);
+        let found = compiled(&jit::load(&objects), &input);
+        let at = found.iter().zip(&expected).position(|(a, b)| a != b)?;
+        Some(format!("seed {seed}, {}, {}: byte {at}", backend.name(), target.name))
+    };
+    backends().into_iter().filter_map(differs).collect()
+}
+
+#[test]
+fn random_programs_compute_the_interpreters_bits() {
+    let targets = targets();
+    assert!(!targets.is_empty(), "this machine runs at least the weakest level");
+    let all = targets.iter().flat_map(|t| (0..PROGRAMS).flat_map(move |seed| differences(seed, t)));
+    let all: Vec<String> = all.collect();
+    assert!(all.is_empty(), "{} differences:\n{}", all.len(), all.join("\n"));
+}
+
+/// What is wrong with a file's runs.
+fn failures(test: &FileTest, target: &Target) -> Vec<String> {
+    let name = test.program.functions.last().expect("a program has an entry").name.clone();
+    let mut wrong = Vec::new();
+    for backend in backends() {
+        let code = jit::load(&objects(&*backend, &test.program, target));
+        for case in &test.runs {
+            let inputs: Vec<Vec<u8>> = case.buffers.iter().map(|b| b.input.clone()).collect();
+            // SAFETY: the same runs pass in the interpreter, which checks every access.
+            let outputs = unsafe { run(&code, &name, &inputs, case.workers) };
+            let results = case.buffers.iter().zip(&outputs).map(|(b, out)| b.check(&out[..b.input.len()]));
+            wrong.extend(results.filter_map(Result::err).map(|e| format!("{}, {}: {e}", backend.name(), target.name)));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn files_behave_as_in_the_interpreter() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("filetests/kernel");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "kir"));
+    files.sort();
+    assert!(files.len() > 20, "found {} files", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let test = filetest::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let targets = targets();
+        let all = targets.iter().filter(|t| t.has_fma()).flat_map(|t| failures(&test, t));
+        wrong.extend(all.map(|e| format!("{name}: {e}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Both dot products on 16 lanes.
+fn dots() -> Program {
+    let (mut b, params) = Builder::new("dots", &[]);
+    let (i, f) = (Ty::vector(Elem::I32, 16), Ty::vector(Elem::F32, 16));
+    let [sums, a, w] = [0, 64, 128].map(|at| b.load(i, params[0], at));
+    let sums = b.dot4_i8(sums, a, w);
+    b.store(sums, params[0], 0);
+    let acc = b.load(f, params[0], 192);
+    let acc = b.dot2_bf16(acc, a, w);
+    b.store(acc, params[0], 192);
+    Program { functions: vec![b.finish()] }
+}
+
+#[cfg(feature = "llvm")]
+#[test]
+fn dot_products_are_instructions_where_they_exist() {
+    let asm = |target: &str| {
+        let target = Target::from_name(target).unwrap();
+        llmc_codegen_llvm::LlvmBackend.asm_text(&dots(), &target).unwrap()
+    };
+    for target in ["x86-64-v4", "x86-64-amx"] {
+        let asm = asm(target);
+        for word in ["zmm", "vdpbf16ps", "vpdpbusd"] {
+            assert!(asm.contains(word), "{target}: no {word} in\n{asm}");
+        }
+    }
+    let asm = asm("x86-64-v3");
+    assert!(asm.contains("vfmadd") && !asm.contains("zmm") && !asm.contains("vpdpbusd"), "{asm}");
+}
+
+#[test]
+fn the_same_program_gives_the_same_bytes() {
+    let program = kirgen::program(1);
+    for target in Target::names().filter(|n| n.starts_with("x86-64")).filter_map(Target::from_name) {
+        for backend in backends() {
+            let first = objects(&*backend, &program, &target);
+            assert_eq!(first, objects(&*backend, &program, &target), "{}, {}", backend.name(), target.name);
+        }
+    }
+}
+
+#[test]
+fn programs_have_text_forms() {
+    let (program, target) = (kirgen::program(3), Target::from_name("x86-64-v3").unwrap());
+    for backend in backends() {
+        let ir = backend.ir_text(&program, &target).unwrap();
+        let asm = backend.asm_text(&program, &target).unwrap();
+        assert!(ir.contains("helper") && asm.contains("helper") && asm.contains("ret"), "{}", backend.name());
+    }
+}
+
+#[test]
+fn what_cannot_be_compiled_is_an_error() {
+    let mut target = Target::from_name("x86-64-v3").unwrap();
+    let mut broken = dots();
+    broken.functions[0].body.body.remove(0);
+    for backend in backends() {
+        let error = backend.compile(&broken, &target).expect_err("a value is not defined");
+        assert!(matches!(error, BackendError::Function { .. }), "{error}");
+        assert!(error.to_string().contains("not defined"), "{error}");
+    }
+    (target.name, target.triple) = ("toaster".into(), "z80-unknown-none");
+    for backend in backends() {
+        let error = backend.compile(&dots(), &target).expect_err("an unknown target");
+        assert!(matches!(error, BackendError::Target { .. }), "{error}");
+    }
+}
+
+#[cfg(feature = "llvm")]
+#[test]
+fn every_target_gets_objects() {
+    for target in Target::names().filter_map(Target::from_name) {
+        for seed in 0..20 {
+            objects(&llmc_codegen_llvm::LlvmBackend, &kirgen::program(seed), &target);
+        }
+    }
+}
