@@ -1,1 +1,6 @@
 //! Shared test support.
+
+pub mod jit;
+pub mod kirgen;
+pub mod reference;
+pub mod weights;
