@@ -116,7 +116,7 @@ fn add_tokens(out: &mut Sections, vocab: &mut Vocab, library: &Tokenizer, listed
         }
     }
     if listed.iter().any(|t| t.single_word) {
-        let word = out.add_pattern(r"\w")?;
+        let word = out.add_rust_pattern(r"\w")?;
         out.set(Field::WordDfa, word);
     }
     for (section, trie) in [Section::AddedRaw, Section::AddedNormalized, Section::AddedSpecial].into_iter().zip(tries) {

@@ -31,8 +31,29 @@ pub struct Follow {
 /// The alternatives of `pattern`, none of which matches the empty text.
 pub fn parse(pattern: &str) -> Result<Vec<Alternative>, TokenizerError> {
     let refuse = |reason: String| TokenizerError::Pattern { pattern: pattern.to_owned(), reason };
-    let alternatives = split_alternatives(pattern).map_err(refuse)?;
+    let text = with_word_class(pattern);
+    let alternatives = split_alternatives(&text).map_err(refuse)?;
     alternatives.into_iter().map(|a| parse_alternative(a).map_err(refuse)).collect()
+}
+
+/// The alternatives of a pattern that the library gives to the regex crate, not to Oniguruma.
+pub fn parse_rust(pattern: &str) -> Result<Vec<Alternative>, TokenizerError> {
+    let refuse = |reason: String| TokenizerError::Pattern { pattern: pattern.to_owned(), reason };
+    pattern.split('|').map(|a| parse_alternative(a).map_err(refuse)).collect()
+}
+
+/// Oniguruma's `\w` is wider than regex-syntax's: letters, marks, numbers of all kinds, connectors.
+fn with_word_class(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            ('\\', Some('w')) => out.push_str(r"[\p{L}\p{M}\p{N}\p{Pc}]"),
+            ('\\', Some('W')) => out.push_str(r"[^\p{L}\p{M}\p{N}\p{Pc}]"),
+            (c, escaped) => out.extend([Some(c), escaped].into_iter().flatten()),
+        }
+    }
+    out
 }
 
 /// The one alternative that matches `text` itself.

@@ -49,6 +49,10 @@ impl Sections {
         self.add_dfa(&pattern::parse(pattern)?, pattern)
     }
 
+    pub fn add_rust_pattern(&mut self, pattern: &str) -> Result<u32, TokenizerError> {
+        self.add_dfa(&pattern::parse_rust(pattern)?, pattern)
+    }
+
     pub fn add_literal(&mut self, text: &str) -> Result<u32, TokenizerError> {
         self.add_dfa(&pattern::literal(text)?, text)
     }

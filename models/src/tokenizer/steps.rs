@@ -194,7 +194,7 @@ fn add_pre_tokenizer(out: &mut Sections, p: PreTokenizer, last: bool, steps: &mu
             split(out, dfa, behavior, false);
         }
         PreTokenizer::Whitespace => {
-            let dfa = out.add_pattern(r"\w+|[^\w\s]+")?;
+            let dfa = out.add_rust_pattern(r"\w+|[^\w\s]+")?;
             split(out, dfa, Behavior::Removed, true);
         }
         PreTokenizer::WhitespaceSplit => {

@@ -55,7 +55,7 @@ impl Words {
     fn add_all(&mut self, text: &[u8], limit: usize) {
         for len in 2..=text.len() {
             if self.tokens.len() < limit {
-                self.add(&text[..len - 1], &text[len - 1..]);
+                self.add(&text[..len - 1], &text[len - 1..len]);
             }
         }
     }
