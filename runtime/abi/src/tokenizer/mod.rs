@@ -46,10 +46,12 @@ pub enum Field {
     /// A character before which a word may be cut when the one before it differs, since no merge
     /// crosses that place; [`NONE`] if there is none.
     CutBefore,
+    /// Byte in [`Section::Dfas`] of the table of one word character; [`NONE`] if no token asks for it.
+    WordDfa,
 }
 
 /// Number of [`Field`]s.
-pub const FIELDS: usize = 6;
+pub const FIELDS: usize = 7;
 
 /// Sections, in the order of the header's table of (offset, length), u32 each, after the fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +125,6 @@ pub mod token {
     pub const CLOSED: u8 = 8;
     /// In the model's vocabulary (others are only added tokens).
     pub const MODEL: u8 = 16;
-    /// Spelled `<0xNN>`.
-    pub const BYTE: u8 = 32;
 }
 
 /// Bits that say how an added token is matched, in a [`Trie`]'s payload above the id.

@@ -185,9 +185,9 @@ impl<'a> Tables<'a> {
         std::str::from_utf8(bytes).unwrap_or("")
     }
 
-    /// The table a step names.
-    pub fn dfa(&self, step: &Step) -> Option<Dfa<'a>> {
-        Dfa::parse(self.section(Section::Dfas), step.argument as usize)
+    /// The table at a byte of [`Section::Dfas`].
+    pub fn dfa(&self, at: u32) -> Option<Dfa<'a>> {
+        Dfa::parse(self.section(Section::Dfas), at as usize)
     }
 
     /// u32s of a section.
