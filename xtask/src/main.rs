@@ -1,1 +1,85 @@
-fn main() {}
+//! `cargo xtask`: the project's chores, each a file.
+
+mod demo;
+mod make_model;
+mod setup;
+mod test;
+mod tidy;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the llmc project")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing, build llmc, compile a small model and run it
+    Demo,
+    /// Run everything that CI runs
+    Test,
+    /// Check the rules that no compiler checks: dependency directions, file contents
+    Tidy,
+    /// Rewrite the expectations of file tests to what comes out now
+    Bless,
+    /// Write a random-weight checkpoint of a real shape with a full-size tokenizer
+    MakeModel {
+        /// llama-1b, qwen3-0.6b or llama-8b
+        name: String,
+        /// Folder to write [default: target/models/NAME]
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Demo => demo::run(&setup::prepare()?),
+        Task::Test => test::run(&setup::prepare()?),
+        Task::Tidy => tidy::run(),
+        Task::Bless => sh(cargo().args(["test", "--release", "--workspace", "--test", "filetests"]).env("LLMC_BLESS", "1")),
+        Task::MakeModel { name, output } => {
+            let output = output.unwrap_or_else(|| root().join("target/models").join(&name));
+            make_model::run(&name, &output)
+        }
+    }
+}
+
+/// The workspace's folder.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+/// The cargo that runs this, in the workspace's folder.
+fn cargo() -> Command {
+    let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    c.current_dir(root());
+    c
+}
+
+/// Runs a command and fails where it fails.
+fn sh(command: &mut Command) -> Result<()> {
+    let line = format!("{command:?}").replace('"', "");
+    eprintln!("$ {line}");
+    let status = command.status().with_context(|| format!("starting {line}"))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}

@@ -1,1 +1,15 @@
-//! The llmc compiler.
+//! llmc as a library: [`compile::compile`] makes an artifact of a model.
+
+pub mod cli;
+pub mod commands;
+pub mod compile;
+pub mod emit;
+pub mod error;
+pub mod manifest;
+pub mod options;
+pub mod payload;
+pub mod progress;
+
+pub use compile::{Artifact, compile};
+pub use error::{Error, Result};
+pub use options::Options;

@@ -1,0 +1,138 @@
+//! The command line of llmc.
+
+use crate::emit::Emit;
+use crate::options::{Activations, BackendName, Kv, Options};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Ahead-of-time compiler for language models: a checkpoint goes in, a standalone executable comes out.
+#[derive(Debug, Parser)]
+#[command(name = "llmc", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile a model into an executable.
+    Compile(CompileArgs),
+    /// Show what a model or an artifact consists of.
+    Inspect(InspectArgs),
+    /// Show what `compile` would make: sizes, memory, and tokens per second by the roofline.
+    Plan(PlanArgs),
+    /// Show what this machine can build and run.
+    Doctor(DoctorArgs),
+    /// Print a completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags that decide what is compiled.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// model.safetensors (its folder supplies the rest), a model folder, or org/name[@rev] in the hub cache
+    pub model: PathBuf,
+    /// Targets, best first: cpu (this machine), x86-64-v2, x86-64-v3, x86-64-v4, x86-64-amx, aarch64.
+    /// A list makes one artifact that picks at start
+    #[arg(long, env = "LLMC_TARGET", default_value = "cpu", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// Code generator [default: llvm where built in]
+    #[arg(long, env = "LLMC_BACKEND", value_enum)]
+    pub backend: Option<BackendName>,
+    /// Type of the values that products read
+    #[arg(long, env = "LLMC_ACTIVATIONS", value_enum, default_value_t)]
+    pub activations: Activations,
+    /// Element type of the KV cache
+    #[arg(long, env = "LLMC_KV", value_enum, default_value_t)]
+    pub kv: Kv,
+    /// Positions that one sequence may have [default: the model's]
+    #[arg(long, env = "LLMC_CTX_SIZE")]
+    pub ctx_size: Option<usize>,
+    /// Rewrite rule applications allowed; 0 turns rewriting off
+    #[arg(long, env = "LLMC_FUEL")]
+    pub fuel: Option<u32>,
+    /// A rewrite rule that is not used (repeatable)
+    #[arg(long, env = "LLMC_DISABLE_RULE", value_delimiter = ',')]
+    pub disable_rule: Vec<String>,
+    /// Threads of the compiler [default: all]
+    #[arg(short, long, env = "LLMC_JOBS")]
+    pub jobs: Option<usize>,
+    /// No progress
+    #[arg(short, long, env = "LLMC_QUIET")]
+    pub quiet: bool,
+    /// Name each rewrite rule that fired, with what it saves
+    #[arg(short, long, env = "LLMC_VERBOSE")]
+    pub verbose: bool,
+}
+
+/// `llmc compile`.
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// What is compiled.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Where the result goes [default: the model's name; text: standard output]
+    #[arg(short, long, env = "LLMC_OUTPUT")]
+    pub output: Option<PathBuf>,
+    /// What to make
+    #[arg(long, env = "LLMC_EMIT", value_enum, default_value_t)]
+    pub emit: Emit,
+    /// A linker to run in place of the one inside llmc; it takes GNU ld's flags
+    #[arg(long, env = "LLMC_LINKER")]
+    pub linker: Option<PathBuf>,
+}
+
+/// `llmc inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A model or an artifact.
+    pub path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `llmc plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// What would be compiled.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Threads that the artifact would run on [default: the machine's]
+    #[arg(short, long)]
+    pub threads: Option<usize>,
+}
+
+/// `llmc doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ModelArgs {
+    /// The options these flags stand for.
+    pub fn options(&self) -> Options {
+        Options {
+            model: self.model.clone(),
+            targets: self.target.clone(),
+            backend: self.backend,
+            activations: self.activations,
+            kv: self.kv,
+            ctx_size: self.ctx_size,
+            fuel: self.fuel,
+            disabled_rules: self.disable_rule.clone(),
+            savings: self.verbose,
+            linker: None,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! One file for each command.
+
+mod compile;
+mod doctor;
+mod inspect;
+mod plan;
+
+use crate::cli::{Cli, Command};
+use crate::error::{Error, Result};
+use clap::CommandFactory;
+
+/// Runs a command line.
+///
+/// # Errors
+/// Whatever the command meets.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Compile(args) => compile::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "llmc", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Writes text to standard output; a closed pipe is no error.
+fn print(text: &str) -> Result<()> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::Failed(format!("writing to standard output: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Sets the number of the compiler's threads.
+fn set_jobs(jobs: Option<usize>) -> Result<()> {
+    let Some(jobs) = jobs else { return Ok(()) };
+    if jobs == 0 {
+        return Err(Error::Usage("-j 0: at least one thread is needed".into()));
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build_global()
+        .map_err(|e| Error::Failed(format!("starting {jobs} threads: {e}")))
+}

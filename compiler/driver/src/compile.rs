@@ -1,0 +1,150 @@
+//! The pipeline: models -> passes -> lower -> back end -> link.
+
+use crate::error::{Error, Result};
+use crate::manifest;
+use crate::options::{Activations, Kv, Options};
+use crate::payload::Payload;
+use crate::progress::Progress;
+use llmc_ir::{DType, Module};
+use llmc_kernels::{Object, Target};
+use llmc_link::VariantSpec;
+use llmc_lower::Plan;
+use llmc_models::{BuildOptions, Opened};
+use llmc_passes::TargetFacts;
+use std::path::Path;
+
+/// A finished artifact.
+#[derive(Debug)]
+pub struct Artifact {
+    /// Sizes of the file.
+    pub report: llmc_link::Report,
+    /// What the rewriting did.
+    pub passes: llmc_passes::Report,
+}
+
+/// A model after the passes: all that depends on what it computes, nothing on code.
+#[derive(Debug)]
+pub struct Front {
+    /// The model's files.
+    pub opened: Opened,
+    /// How it was built.
+    pub build: BuildOptions,
+    /// The optimized module.
+    pub module: Module,
+    /// What the rewriting did.
+    pub passes: llmc_passes::Report,
+}
+
+/// Compiles a model into the executable `out`.
+///
+/// # Errors
+/// See [`Error`]; nothing is left under the output's name.
+pub fn compile(options: &Options, out: &Path, progress: &Progress) -> Result<Artifact> {
+    llmc_link::check_output(out)?;
+    let front = front(options, progress)?;
+    let tokenizer = tokenizer(&front.opened, progress)?;
+    let plan = plan(&front, options)?;
+    let objects = objects(&plan, options, progress)?;
+    let manifest = manifest::build(&front, &plan, options)?;
+    let mut payload = Payload::new(&front, &plan, &manifest, tokenizer, progress);
+    let objects: Vec<_> = objects.into_iter().map(|o| (o.name, o.bytes)).collect();
+    let report = llmc_link::executable(&objects, &variants(&plan), &mut payload, out, options.linker.as_deref())?;
+    Ok(Artifact { report, passes: front.passes })
+}
+
+/// Opens a model, builds its module and runs the passes.
+///
+/// # Errors
+/// See [`Error`].
+pub fn front(options: &Options, progress: &Progress) -> Result<Front> {
+    progress.stage("reading the model");
+    let opened = llmc_models::open(&options.model)?;
+    let build = build_options(&opened, options)?;
+    let mut module = llmc_models::build(&opened, &build)?;
+    progress.stage("optimizing the graph");
+    let passes = llmc_passes::run(&mut module, &pass_options(options)?)?;
+    Ok(Front { opened, build, module, passes })
+}
+
+/// The module as the builder makes it, before any pass.
+///
+/// # Errors
+/// See [`Error`].
+pub fn unoptimized(options: &Options) -> Result<Module> {
+    let opened = llmc_models::open(&options.model)?;
+    let build = build_options(&opened, options)?;
+    Ok(llmc_models::build(&opened, &build)?)
+}
+
+/// Lowers for every target.
+///
+/// # Errors
+/// If an op has no kernel.
+pub fn plan(front: &Front, options: &Options) -> Result<Plan> {
+    let info = llmc_ir::verify(&front.module)?;
+    let targets = options.resolve_targets()?;
+    let limits = llmc_lower::plan::Options::default();
+    Ok(llmc_lower::plan(&front.module, &info, &targets, options.max_vector_bytes(), limits)?)
+}
+
+/// Object code of every variant.
+///
+/// # Errors
+/// If the back end refuses.
+pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<Vec<Object>> {
+    let backend = options.backend()?;
+    let mut objects = Vec::new();
+    for variant in &plan.variants {
+        progress.stage(&format!("generating code for {} with {}", variant.target.name, backend.name()));
+        objects.extend(backend.compile(&variant.program, &variant.target)?);
+    }
+    Ok(objects)
+}
+
+fn variants(plan: &Plan) -> Vec<VariantSpec> {
+    plan.variants
+        .iter()
+        .map(|v| VariantSpec {
+            target: v.target.name.clone(),
+            features: v.target.features,
+            step_symbol: v.symbol.clone(),
+        })
+        .collect()
+}
+
+fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
+    let activations = match (options.activations, opened.checkpoint.dtype()) {
+        (Activations::F32, _) | (Activations::Auto, DType::F32 | DType::I32) => llmc_models::Activations::F32,
+        (Activations::Bf16, _) | (Activations::Auto, DType::Bf16 | DType::F16) => llmc_models::Activations::Bf16,
+    };
+    let kv = match options.kv {
+        Kv::F16 => DType::F16,
+        Kv::F32 => DType::F32,
+    };
+    let ctx = options.ctx_size.unwrap_or(opened.spec.context);
+    if ctx == 0 || ctx > opened.spec.context {
+        let most = opened.spec.context;
+        return Err(Error::Usage(format!("--ctx-size {ctx}: the model has 1 to {most} positions")));
+    }
+    Ok(BuildOptions { activations, kv, ctx })
+}
+
+fn pass_options(options: &Options) -> Result<llmc_passes::Options> {
+    let target: &Target = &options.resolve_targets()?[0];
+    let mut passes = llmc_passes::Options::new(TargetFacts::named(&target.name)?);
+    passes.fuel = options.fuel;
+    passes.disabled_rules = options.disabled_rules.clone();
+    passes.savings = options.savings;
+    Ok(passes)
+}
+
+/// The compiled tokenizer; without one the text commands of the artifact will say so.
+fn tokenizer(opened: &Opened, progress: &Progress) -> Result<Option<Vec<u8>>> {
+    let Some(json) = &opened.tokenizer_json else {
+        progress.warn("the model has no tokenizer.json: the artifact's text commands will not work, --tokens will");
+        return Ok(None);
+    };
+    progress.stage("compiling the tokenizer");
+    let broken = |e| Error::Input(format!("tokenizer.json of {}: {e}", opened.name));
+    Ok(Some(llmc_models::tokenizer::compile(json).map_err(broken)?))
+}

@@ -1,0 +1,69 @@
+//! What a machine needs before llmc can be built: LLVM 22's development packages, if they can be had.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Debian packages of the LLVM back end.
+const PACKAGES: [&str; 3] = ["llvm-22-dev", "libpolly-22-dev", "libzstd-dev"];
+/// Where they put LLVM.
+const PREFIX: &str = "/usr/lib/llvm-22";
+
+/// What can be built here.
+pub struct Setup {
+    /// Whether LLVM 22 is there.
+    pub llvm: bool,
+}
+
+impl Setup {
+    /// Flags of cargo for a package that has the `llvm` feature.
+    pub fn features(&self) -> &'static [&'static str] {
+        if self.llvm { &[] } else { &["--no-default-features"] }
+    }
+}
+
+/// Installs what is missing where that is allowed; says what was decided.
+pub fn prepare() -> anyhow::Result<Setup> {
+    if !has_llvm() {
+        install();
+    }
+    let llvm = has_llvm();
+    if !llvm {
+        eprintln!(
+            "LLVM 22 is not there and could not be installed: building with Cranelift alone. For the LLVM back end: apt-get install {}",
+            PACKAGES.join(" ")
+        );
+    }
+    Ok(Setup { llvm })
+}
+
+fn has_llvm() -> bool {
+    let prefix = std::env::var("LLVM_SYS_221_PREFIX").unwrap_or_else(|_| PREFIX.into());
+    Path::new(&prefix).join("bin/llvm-config").exists() && Path::new(&prefix).join("lib/libLLVMCore.a").exists()
+}
+
+/// Installs the packages by apt-get, as root or through sudo without a password. Failing is no
+/// error: Cranelift remains.
+fn install() {
+    let prefix: &[&str] = if quiet("id -u | grep -qx 0") {
+        &[]
+    } else if quiet("sudo -n true") {
+        &["sudo", "-n"]
+    } else {
+        return;
+    };
+    eprintln!("installing {}", PACKAGES.join(" "));
+    for arguments in [vec!["update"], [&["install", "-y", "--no-install-recommends"][..], &PACKAGES].concat()] {
+        let mut line: Vec<&str> = prefix.to_vec();
+        line.push("apt-get");
+        line.extend(arguments);
+        let status = Command::new(line[0]).args(&line[1..]).stdout(Stdio::null()).status();
+        if !status.is_ok_and(|s| s.success()) {
+            eprintln!("{} failed", line.join(" "));
+        }
+    }
+}
+
+fn quiet(script: &str) -> bool {
+    let status = Command::new("sh").args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|s| s.success())
+}
