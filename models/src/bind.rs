@@ -101,12 +101,7 @@ pub const fn transposed(tensor: &'static str, parts: &'static [&'static str; 1])
 }
 
 /// A tensor that joins several weights.
-pub const fn joined(
-    tensor: &'static str,
-    param: &'static str,
-    layout: Layout,
-    parts: &'static [&'static str],
-) -> Rule {
+pub const fn joined(tensor: &'static str, param: &'static str, layout: Layout, parts: &'static [&'static str]) -> Rule {
     Rule { tensor, param, parts, layout }
 }
 
@@ -120,7 +115,8 @@ pub fn bind(spec: &ArchSpec, names: &Names, tensors: &TensorSet) -> Result<Bindi
     let bare = !tensors.names().any(|n| n.starts_with(names.prefix));
     let mut binder = Binder { tensors, shapes: &shapes, out: Bindings::default(), used: BTreeSet::new() };
     for rule in names.rules {
-        let rule = Rule { tensor: if bare { rule.tensor.trim_start_matches(names.prefix) } else { rule.tensor }, ..*rule };
+        let rule =
+            Rule { tensor: if bare { rule.tensor.trim_start_matches(names.prefix) } else { rule.tensor }, ..*rule };
         let layers = if rule.param.contains("{}") { spec.layers.len() } else { 1 };
         for layer in 0..layers {
             binder.apply(&rule, layer)?;
@@ -147,8 +143,12 @@ impl Binder<'_> {
     /// Applies a rule for one layer, if the spec calls for its weights.
     fn apply(&mut self, rule: &Rule, layer: usize) -> Result<()> {
         let fill = |pattern: &str| pattern.replace("{}", &layer.to_string());
-        let parts: Vec<(String, &Vec<usize>)> =
-            rule.parts.iter().filter_map(|p| self.shapes.get_key_value(&fill(p))).map(|(k, v)| (k.clone(), v)).collect();
+        let parts: Vec<(String, &Vec<usize>)> = rule
+            .parts
+            .iter()
+            .filter_map(|p| self.shapes.get_key_value(&fill(p)))
+            .map(|(k, v)| (k.clone(), v))
+            .collect();
         if parts.len() < rule.parts.len() {
             return Ok(());
         }

@@ -3,8 +3,8 @@
 //! Only plain ops are emitted; fusing them is the work of the passes. Equal layers share one
 //! block: layers are equal when their specs are, and the types and transforms of their weights.
 
-use crate::blocks::{Built, Weights, ends, layer};
 use crate::bind::{Transform, WeightRef};
+use crate::blocks::{Built, Weights, ends, layer};
 use crate::error::{Error, Result};
 use crate::open::Opened;
 use crate::spec::{ArchSpec, LayerSpec, Mixer, Positions, RopeSpec};

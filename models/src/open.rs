@@ -127,7 +127,8 @@ fn front_matter_license(readme: &str) -> Option<String> {
     let front: Vec<&str> = lines.take_while(|l| l.trim_end() != "---").collect();
     let value = |key: &str| {
         let text = front.iter().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
-        let text: String = text.trim().trim_matches(['"', '\'']).chars().filter(|c| !c.is_control()).take(100).collect();
+        let text: String =
+            text.trim().trim_matches(['"', '\'']).chars().filter(|c| !c.is_control()).take(100).collect();
         (!text.is_empty()).then_some(text)
     };
     match value("license") {

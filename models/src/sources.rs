@@ -125,9 +125,8 @@ fn gguf(path: &Path) -> Error {
 fn is_shard(file: &Path) -> bool {
     let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or("");
     let digits = |s: &str| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit());
-    stem.rsplit_once("-of-").is_some_and(|(front, total)| {
-        digits(total) && front.rsplit_once('-').is_some_and(|(_, number)| digits(number))
-    })
+    stem.rsplit_once("-of-")
+        .is_some_and(|(front, total)| digits(total) && front.rsplit_once('-').is_some_and(|(_, number)| digits(number)))
 }
 
 fn file_name(path: &Path) -> String {

@@ -64,9 +64,8 @@ fn yarn_kept(rope: &RopeSpec) -> Vec<f32> {
         return vec![1.0; rope.rotary_dim / 2];
     };
     let dim = rope.rotary_dim as f64;
-    let index = |turns: f64| {
-        dim * libm::log(original_context as f64 / (turns * 2.0 * PI)) / (2.0 * libm::log(rope.theta))
-    };
+    let index =
+        |turns: f64| dim * libm::log(original_context as f64 / (turns * 2.0 * PI)) / (2.0 * libm::log(rope.theta));
     let (mut low, mut high) = (index(beta_fast), index(beta_slow));
     if ramp == YarnRamp::Whole {
         (low, high) = (libm::floor(low), libm::ceil(high));
@@ -106,12 +105,8 @@ mod tests {
             original_context: 4096,
             ramp: YarnRamp::Whole,
         };
-        let llama3 = RopeScaling::Llama3 {
-            factor: 4.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_context: 4096,
-        };
+        let llama3 =
+            RopeScaling::Llama3 { factor: 4.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 4096 };
         for scaling in [yarn, llama3] {
             let f = frequencies(&rope(scaling)).0;
             assert_eq!(f[0], plain[0]);

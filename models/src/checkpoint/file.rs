@@ -3,7 +3,7 @@
 use super::safetensors::Table;
 use crate::error::{Error, Result};
 use llmc_ir::{DType, Dim, TensorType};
-use memmap2::{Advice, Mmap};
+use memmap2::Mmap;
 use safetensors::Dtype;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,11 +35,6 @@ impl TensorFile {
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
         let table = Table::parse(path, &map)?;
         Ok(TensorFile { path: path.into(), map, table })
-    }
-
-    /// Tells the system that the file will be read from front to back. A hint: failure is harmless.
-    pub fn advise_sequential(&self) {
-        let _ = self.map.advise(Advice::Sequential);
     }
 
     /// Where the file is.

@@ -20,7 +20,11 @@ pub type WeightMap = BTreeMap<String, String>;
 pub fn parse(path: &Path, text: &[u8]) -> Result<WeightMap> {
     let value = json::parse(text).map_err(|e| Error::file(path, e))?;
     let Some(Value::Object(map)) = value.get("weight_map") else {
-        return Err(Error::key(path, "weight_map", "is missing or not an object; expected tensor names with file names"));
+        return Err(Error::key(
+            path,
+            "weight_map",
+            "is missing or not an object; expected tensor names with file names",
+        ));
     };
     if map.is_empty() {
         return Err(Error::key(path, "weight_map", "is empty"));

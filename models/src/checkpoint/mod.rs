@@ -45,8 +45,7 @@ impl TensorSet {
         let map = index::parse(index, &crate::sources::read(index, MAX_INDEX)?)?;
         let folder = index.parent().unwrap_or(Path::new(""));
         let names: std::collections::BTreeSet<&String> = map.values().collect();
-        let files: Vec<TensorFile> =
-            names.iter().map(|n| TensorFile::open(&folder.join(n))).collect::<Result<_>>()?;
+        let files: Vec<TensorFile> = names.iter().map(|n| TensorFile::open(&folder.join(n))).collect::<Result<_>>()?;
         let mut holder = BTreeMap::new();
         for (i, (file, name)) in files.iter().zip(&names).enumerate() {
             for tensor in file.names() {

@@ -15,7 +15,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 /// # Errors
 /// [`crate::Error::Key`] for a scaling llmc does not know, or parameters that make no sense.
 pub fn read(config: &Config, head_dim: usize, context: usize) -> Result<RopeSpec> {
-    if head_dim % 2 != 0 {
+    if !head_dim.is_multiple_of(2) {
         return Err(config.error("head_dim", format!("is {head_dim}; a rotary embedding needs an even one")));
     }
     config.only("partial_rotary_factor", 1.0)?;
@@ -130,7 +130,10 @@ mod tests {
             (r#"{"rope_scaling":{"type":"linear","factor":0}}"#, "rope_scaling.factor: is 0"),
             (r#"{"rope_scaling":{"type":"linear","factor":2,"x":1}}"#, "rope_scaling.x: is 1"),
             (r#"{"rope_scaling":{"type":"linear","rope_type":"yarn"}}"#, "but rope_type is"),
-            (r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4}}"#, "high_freq_factor: is 4"),
+            (
+                r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4}}"#,
+                "high_freq_factor: is 4",
+            ),
             (r#"{"rope_scaling":3}"#, "rope_scaling: is 3, expected an object"),
             (r#"{"rope_theta":1,"rope_parameters":{"rope_theta":2}}"#, "rope_theta: is 1"),
             (r#"{"rope_scaling":{},"rope_parameters":{}}"#, "stands beside"),

@@ -92,8 +92,8 @@ pub fn read(sides: &Sides, vocab: usize) -> Result<TextConfig> {
         }
     }
     if let Some(bytes) = sides.template.bytes {
-        let template = std::str::from_utf8(bytes)
-            .map_err(|e| Error::file(sides.template.path, format!("is not UTF-8: {e}")))?;
+        let template =
+            std::str::from_utf8(bytes).map_err(|e| Error::file(sides.template.path, format!("is not UTF-8: {e}")))?;
         text.chat_template = Some(template.to_owned());
     }
     Ok(text)

@@ -112,7 +112,7 @@ fn attention(c: &Config, choices: &Choices, width: usize, context: usize, norm: 
         Missing::Same => c.size_if("num_key_value_heads", limits::HEADS)?.unwrap_or(q_heads),
         Missing::Refused => c.size("num_key_value_heads", limits::HEADS)?,
     };
-    if q_heads % kv_heads != 0 {
+    if !q_heads.is_multiple_of(kv_heads) {
         let message = format!("is {kv_heads}, which does not divide num_attention_heads, {q_heads}");
         return Err(c.error("num_key_value_heads", message));
     }
@@ -141,7 +141,7 @@ fn attention(c: &Config, choices: &Choices, width: usize, context: usize, norm: 
 /// [`crate::Error::Key`] naming `key`, the number of heads, if it is not, or if heads get too large.
 pub fn split_width(c: &Config, key: &str, width: usize, heads: usize) -> Result<usize> {
     let head_dim = width / heads;
-    if width % heads != 0 || head_dim > limits::HEAD_DIM {
+    if !width.is_multiple_of(heads) || head_dim > limits::HEAD_DIM {
         let message = format!("is {heads}, which does not split {width} into heads of at most {}", limits::HEAD_DIM);
         return Err(c.error(key, message));
     }

@@ -9,16 +9,13 @@ use crate::error::Result;
 use crate::spec::{ArchSpec, AttnBias, FfnBias, Reach};
 
 /// `model_type` llama.
-pub const FAMILY: Family = Family {
-    model_type: "llama",
-    architecture: "LlamaForCausalLM",
-    spec,
-    names: decoder::NAMES,
-    inert: &[],
-};
+pub const FAMILY: Family =
+    Family { model_type: "llama", architecture: "LlamaForCausalLM", spec, names: decoder::NAMES, inert: &[] };
 
 fn spec(c: &Config) -> Result<ArchSpec> {
     c.only("pretraining_tp", 1)?;
+    c.only("is_llama_config", true)?;
+    c.only("rope_interleaved", false)?;
     let choices = Choices {
         family: "llama",
         kv_heads: Missing::Same,

@@ -9,13 +9,8 @@ use crate::error::Result;
 use crate::spec::{ArchSpec, AttnBias, FfnBias, Reach};
 
 /// `model_type` mistral.
-pub const FAMILY: Family = Family {
-    model_type: "mistral",
-    architecture: "MistralForCausalLM",
-    spec,
-    names: decoder::NAMES,
-    inert: &[],
-};
+pub const FAMILY: Family =
+    Family { model_type: "mistral", architecture: "MistralForCausalLM", spec, names: decoder::NAMES, inert: &[] };
 
 /// Window of a config that does not mention one, as in transformers; `null` means none.
 const DEFAULT_WINDOW: usize = 4096;

@@ -31,14 +31,14 @@ pub struct Family {
 }
 
 /// Every family, by `model_type`.
-pub const FAMILIES: [&Family; 5] =
-    [&gpt2::FAMILY, &llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
+pub const FAMILIES: [&Family; 5] = [&gpt2::FAMILY, &llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 /// Keys that change nothing in any family: bookkeeping, training, and defaults of generation.
 const INERT: &[&str] = &[
     "_commit_hash",
     "_from_model_config",
     "_name_or_path",
+    "_num_labels",
     "attention_dropout",
     "attn_implementation",
     "_attn_implementation",

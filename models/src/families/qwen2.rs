@@ -9,13 +9,8 @@ use crate::error::Result;
 use crate::spec::{ArchSpec, AttnBias, FfnBias, Reach};
 
 /// `model_type` qwen2.
-pub const FAMILY: Family = Family {
-    model_type: "qwen2",
-    architecture: "Qwen2ForCausalLM",
-    spec,
-    names: decoder::NAMES,
-    inert: &[],
-};
+pub const FAMILY: Family =
+    Family { model_type: "qwen2", architecture: "Qwen2ForCausalLM", spec, names: decoder::NAMES, inert: &[] };
 
 fn spec(c: &Config) -> Result<ArchSpec> {
     let windows = decoder::optional_windows(c)?;

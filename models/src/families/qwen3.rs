@@ -9,13 +9,8 @@ use crate::error::Result;
 use crate::spec::{ArchSpec, AttnBias, FfnBias, Reach};
 
 /// `model_type` qwen3.
-pub const FAMILY: Family = Family {
-    model_type: "qwen3",
-    architecture: "Qwen3ForCausalLM",
-    spec,
-    names: decoder::NAMES,
-    inert: &[],
-};
+pub const FAMILY: Family =
+    Family { model_type: "qwen3", architecture: "Qwen3ForCausalLM", spec, names: decoder::NAMES, inert: &[] };
 
 /// Elements per head of a config that does not say, as in transformers.
 const DEFAULT_HEAD_DIM: usize = 128;
