@@ -216,12 +216,13 @@ fn what_cannot_be_compiled_is_an_error() {
     }
 }
 
-#[cfg(feature = "llvm")]
 #[test]
 fn every_target_gets_objects() {
     for target in Target::names().filter_map(Target::from_name) {
-        for seed in 0..20 {
-            objects(&llmc_codegen_llvm::LlvmBackend, &kirgen::program(seed), &target);
+        for backend in backends() {
+            for seed in 0..20 {
+                objects(&*backend, &kirgen::program(seed), &target);
+            }
         }
     }
 }

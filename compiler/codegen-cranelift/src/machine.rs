@@ -6,8 +6,11 @@ use cranelift_codegen::settings::{self, Configurable};
 use llmc_abi::Feature;
 use llmc_kernels::{BackendError, Target};
 
+/// Without Cranelift's optimiser: it moves arithmetic to where results are demanded, which in an
+/// unrolled inner loop is its end, and then everything before is spilled. Kernels are written in a
+/// good order and with little to fold.
 const SHARED: &[(&str, &str)] = &[
-    ("opt_level", "speed"),
+    ("opt_level", "none"),
     ("is_pic", "true"),
     ("unwind_info", "true"),
     ("enable_probestack", "true"),
@@ -29,7 +32,8 @@ const FEATURES: &[(Feature, &[&str])] = &[
 /// Cranelift's instruction set with the target's features. KIR needs SSE4.1 to round.
 pub fn isa(target: &Target) -> Result<OwnedTargetIsa, BackendError> {
     let unknown = || BackendError::Target { backend: NAME, target: target.name.clone() };
-    if !target.triple.starts_with("x86_64-") || !target.has(Feature::Sse42) {
+    let x86 = target.triple.starts_with("x86_64-") && target.has(Feature::Sse42);
+    if !x86 && !target.triple.starts_with("aarch64-") {
         return Err(unknown());
     }
     let mut isa = isa::lookup_by_name(target.triple).map_err(|_| unknown())?;
