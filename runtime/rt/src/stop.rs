@@ -67,9 +67,12 @@ mod tests {
         (outs, false)
     }
 
+    /// Stop strings, pieces, what each gives and the end gives, whether it stopped.
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], bool);
+
     #[test]
     fn streams() {
-        let cases: [(&[&str], &[&str], &[&str], bool); 8] = [
+        let cases: [Case; 8] = [
             (&[], &["a", "b"], &["a", "b", ""], false),
             (&["END"], &["xENDy"], &["x"], true),
             (&["END"], &["x E", "N", "D!"], &["x ", "", ""], true),

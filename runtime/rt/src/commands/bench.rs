@@ -125,7 +125,7 @@ impl<'a> Work<'a> {
     fn new(engine: &'a mut Engine, sizes: Sizes) -> Self {
         let mut random = SplitMix64(1);
         let vocab = engine.vocab().max(1) as u64;
-        let prompt = (0..sizes.prefill.max(sizes.depth)).map(|_| (random.next() % vocab) as u32).collect();
+        let prompt = (0..sizes.prefill.max(sizes.depth)).map(|_| (random.bits() % vocab) as u32).collect();
         let sampler = Sampler::new(Sampling::default(), engine.vocab());
         Self { engine, sizes, prompt, sampler }
     }

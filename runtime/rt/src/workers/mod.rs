@@ -61,7 +61,7 @@ impl Workers {
         });
         let mut pool = Self { shared, threads: Vec::with_capacity(count - 1), unpinned: None };
         for worker in 1..count {
-            let cpu = pinned.then(|| cpus[worker]);
+            let cpu = cpus.get(worker).copied().filter(|_| pinned);
             pool.threads.push(spawn(pool.shared.clone(), worker, cpu)?);
         }
         if pinned {
