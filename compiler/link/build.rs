@@ -34,7 +34,7 @@ fn main() {
 fn run() -> Result<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
-    for path in ["runtime", "Cargo.lock", "compiler/link/data", "compiler/link/src/symbols.rs"] {
+    for path in ["runtime", "Cargo.toml", "Cargo.lock", "compiler/link/data", "compiler/link/src/symbols.rs"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     let archive = std::fs::read(build(&root, &out.join("rt"))?)?;

@@ -3,7 +3,7 @@
 //! The program header of the placeholder note becomes a PT_LOAD behind all others, read-only and
 //! aligned to 2 MiB in file and memory. The section headers, with one more that covers the payload
 //! (without it `strip` would drop the bytes), and their names move behind the payload. Nothing else
-//! moves, so the payload can be written in place.
+//! moves, so the payload is written in place.
 
 use crate::error::{Error, Result};
 use crate::table::NOTE_SECTION;
@@ -43,6 +43,7 @@ impl Image {
         let address = elf.loads().map(|p| p.p_vaddr.get(LE) + p.p_memsz.get(LE)).max().unwrap_or(0);
         let address = address.next_multiple_of(ALIGN);
         let code = elf.code();
+        elf.clear_old_section_headers(&mut head)?;
         elf.replace_note(address, offset, payload_len)?;
         let names_len = elf.add_section(address, offset, payload_len);
         let tail = elf.tail(end, names_len);
@@ -106,6 +107,16 @@ impl Elf {
         let loads: Vec<_> = self.loads().map(range).collect();
         let headers = self.segments.len() * size_of::<ProgramHeader64<LE>>();
         code_ranges(&loads, self.header.e_phoff.get(LE) + headers as u64)
+    }
+
+    /// Zeroes the section headers where the linker put them. They may lie within the first segment,
+    /// where `strip` would zero them, and the code checksum would no longer hold.
+    fn clear_old_section_headers(&self, bytes: &mut [u8]) -> Result<()> {
+        let at = self.header.e_shoff.get(LE) as usize;
+        let len = self.sections.len() * size_of::<SectionHeader64<LE>>();
+        let old = at.checked_add(len).and_then(|end| bytes.get_mut(at..end));
+        old.ok_or_else(|| image("is shorter than its headers say"))?.fill(0);
+        Ok(())
     }
 
     fn section_name(&self, section: &SectionHeader64<LE>) -> &[u8] {

@@ -48,7 +48,8 @@ pub struct Report {
     pub bytes_without_weights: u64,
 }
 
-/// Flags of every link, in the language that GNU ld, lld, mold and wild share.
+/// Flags of every link, in the language that GNU ld, lld, mold and wild share. Debug information
+/// goes (it is the standard library's); symbols and unwind tables stay for perf and gdb.
 const FLAGS: &[&str] = &[
     "-pie",
     "--dynamic-linker",
@@ -61,6 +62,7 @@ const FLAGS: &[&str] = &[
     "noexecstack",
     "--eh-frame-hdr",
     "--gc-sections",
+    "--strip-debug",
     "--build-id=none",
     "--hash-style=gnu",
     "--entry=_start",
