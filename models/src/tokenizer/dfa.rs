@@ -73,7 +73,9 @@ fn rewrite(hir: &Hir, alphabet: &Alphabet) -> Hir {
     match hir.kind() {
         HirKind::Class(hir::Class::Unicode(class)) => class_of(ranges_of(class)),
         HirKind::Literal(l) => Hir::concat(literal_chars(l).map(|c| class_of(vec![(c as u32, c as u32)])).collect()),
-        HirKind::Repetition(r) => Hir::repetition(hir::Repetition { sub: Box::new(rewrite(&r.sub, alphabet)), ..r.clone() }),
+        HirKind::Repetition(r) => {
+            Hir::repetition(hir::Repetition { sub: Box::new(rewrite(&r.sub, alphabet)), ..r.clone() })
+        }
         HirKind::Capture(c) => rewrite(&c.sub, alphabet),
         HirKind::Concat(subs) => Hir::concat(all(subs)),
         HirKind::Alternation(subs) => Hir::alternation(all(subs)),
@@ -108,7 +110,9 @@ fn explore(dfa: &dense::DFA<Vec<u32>>, classes: usize, accept: impl Fn(usize) ->
         let mut next = Vec::with_capacity(classes);
         for class in 0..classes {
             let to = dfa.next_state(state, class as u8);
-            next.push(if dfa.is_dead_state(to) { DEAD } else {
+            next.push(if dfa.is_dead_state(to) {
+                DEAD
+            } else {
                 *index.entry(to).or_insert_with(|| {
                     queue.push(to);
                     queue.len() as u16
@@ -132,11 +136,15 @@ fn minimize(states: Vec<State>) -> Vec<State> {
     let mut blocks = 0;
     loop {
         let mut index: BTreeMap<(u16, u8, Vec<u16>), u16> = BTreeMap::new();
-        let refined: Vec<u16> = states.iter().enumerate().map(|(i, (accepts, next))| {
-            let key = (block[i], *accepts, next.iter().map(|&n| block[n as usize]).collect());
-            let fresh = index.len() as u16;
-            *index.entry(key).or_insert(fresh)
-        }).collect();
+        let refined: Vec<u16> = states
+            .iter()
+            .enumerate()
+            .map(|(i, (accepts, next))| {
+                let key = (block[i], *accepts, next.iter().map(|&n| block[n as usize]).collect());
+                let fresh = index.len() as u16;
+                *index.entry(key).or_insert(fresh)
+            })
+            .collect();
         block = refined;
         if index.len() == blocks {
             break;

@@ -94,10 +94,20 @@ pub enum Normalizer {
     Lowercase,
     StripAccents,
     Nmt,
-    Strip { strip_left: bool, strip_right: bool },
-    Prepend { prepend: String },
-    Replace { pattern: Pattern, content: String },
-    Sequence { normalizers: Vec<Normalizer> },
+    Strip {
+        strip_left: bool,
+        strip_right: bool,
+    },
+    Prepend {
+        prepend: String,
+    },
+    Replace {
+        pattern: Pattern,
+        content: String,
+    },
+    Sequence {
+        normalizers: Vec<Normalizer>,
+    },
 }
 
 /// What becomes of matches where a text is cut.
@@ -141,17 +151,27 @@ pub enum PreTokenizer {
         #[serde(default = "yes")]
         use_regex: bool,
     },
-    Split { pattern: Pattern, behavior: Behavior, invert: bool },
+    Split {
+        pattern: Pattern,
+        behavior: Behavior,
+        invert: bool,
+    },
     Metaspace(Metaspace),
-    Digits { individual_digits: bool },
+    Digits {
+        individual_digits: bool,
+    },
     Punctuation {
         #[serde(default)]
         behavior: Behavior,
     },
     Whitespace,
     WhitespaceSplit,
-    CharDelimiterSplit { delimiter: char },
-    Sequence { pretokenizers: Vec<PreTokenizer> },
+    CharDelimiterSplit {
+        delimiter: char,
+    },
+    Sequence {
+        pretokenizers: Vec<PreTokenizer>,
+    },
 }
 
 #[derive(Deserialize)]

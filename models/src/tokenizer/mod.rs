@@ -10,6 +10,7 @@ mod dfa;
 mod error;
 #[allow(missing_docs)] // The fields are those of the file.
 mod json;
+mod output;
 mod pattern;
 mod sections;
 mod steps;
@@ -40,8 +41,8 @@ pub fn compile(tokenizer_json: &[u8]) -> Result<Vec<u8>, TokenizerError> {
     let mut out = Sections::new();
     let normalizer = steps::normalizer(&mut out, part("normalizer", head.normalizer)?)?;
     let byte_level = steps::pre_tokenizer(&mut out, part("pre_tokenizer", head.pre_tokenizer)?, &normalizer)?;
-    steps::decoder(&mut out, part("decoder", head.decoder)?)?;
-    let (prefix, suffix) = steps::post_processor(part("post_processor", head.post_processor)?)?;
+    output::decoder(&mut out, part("decoder", head.decoder)?)?;
+    let (prefix, suffix) = output::post_processor(part("post_processor", head.post_processor)?)?;
     out.put_u32s(Section::Prefix, prefix);
     out.put_u32s(Section::Suffix, suffix);
     out.put_u32s(Section::Inert, unassigned_in_unicode_9());
@@ -58,7 +59,9 @@ pub fn compile(tokenizer_json: &[u8]) -> Result<Vec<u8>, TokenizerError> {
 fn check_model_kind(head: &Head) -> Result<(), TokenizerError> {
     match head.model.kind.as_deref() {
         None | Some("BPE") => Ok(()),
-        Some(other) => Err(TokenizerError::Unsupported { part: "model", found: format!("of type {other:?}"), supported: "BPE" }),
+        Some(other) => {
+            Err(TokenizerError::Unsupported { part: "model", found: format!("of type {other:?}"), supported: "BPE" })
+        }
     }
 }
 
@@ -71,7 +74,9 @@ fn check_added(head: &Head) -> Result<(), TokenizerError> {
 }
 
 fn check_model(model: &Bpe) -> Result<(), TokenizerError> {
-    let refuse = |found: &str| Err(TokenizerError::Unsupported { part: "model", found: found.to_owned(), supported: "BPE without it" });
+    let refuse = |found: &str| {
+        Err(TokenizerError::Unsupported { part: "model", found: found.to_owned(), supported: "BPE without it" })
+    };
     let is_set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     if model.dropout.is_some_and(|d| d != 0.0) {
         return refuse("dropout");
@@ -98,7 +103,12 @@ fn unassigned_in_unicode_9() -> Vec<u32> {
 }
 
 /// Added tokens into the vocabulary and the three trees.
-fn add_tokens(out: &mut Sections, vocab: &mut Vocab, library: &Tokenizer, listed: &[json::AddedToken]) -> Result<(), TokenizerError> {
+fn add_tokens(
+    out: &mut Sections,
+    vocab: &mut Vocab,
+    library: &Tokenizer,
+    listed: &[json::AddedToken],
+) -> Result<(), TokenizerError> {
     let mut tries: [TrieBuilder; 3] = Default::default();
     // The library looks for special tokens first, each kind in the file's order.
     let ordered = listed.iter().filter(|t| t.special).chain(listed.iter().filter(|t| !t.special));
@@ -154,7 +164,13 @@ fn mark_closed(vocab: &mut Vocab, model: &Bpe, library: &Tokenizer) {
     }
 }
 
-fn write_model(out: &mut Sections, model: &Bpe, vocab: &Vocab, merges: &[Merge], byte_level: bool) -> Result<(), TokenizerError> {
+fn write_model(
+    out: &mut Sections,
+    model: &Bpe,
+    vocab: &Vocab,
+    merges: &[Merge],
+    byte_level: bool,
+) -> Result<(), TokenizerError> {
     let byte_ids = vocab.byte_ids(model);
     let fallback = model.byte_fallback.unwrap_or(false);
     if byte_level && fallback && byte_ids.contains(&NONE) {

@@ -42,33 +42,63 @@ pub fn parse_rust(pattern: &str) -> Result<Vec<Alternative>, TokenizerError> {
     pattern.split('|').map(|a| parse_alternative(a).map_err(refuse)).collect()
 }
 
-/// Oniguruma's `\w` is wider than regex-syntax's: letters, marks, numbers of all kinds, connectors.
+/// Oniguruma's `\w` is not regex-syntax's: it lacks the join controls, and outside of classes it
+/// has the superscripts and fractions of Latin 1.
 fn with_word_class(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
+    let mut depth = 0usize;
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
-        match (c, if c == '\\' { chars.next() } else { None }) {
-            ('\\', Some('w')) => out.push_str(r"[\p{L}\p{M}\p{N}\p{Pc}]"),
-            ('\\', Some('W')) => out.push_str(r"[^\p{L}\p{M}\p{N}\p{Pc}]"),
-            (c, escaped) => out.extend([Some(c), escaped].into_iter().flatten()),
+        let escaped = if c == '\\' { chars.next() } else { None };
+        match (c, escaped) {
+            ('[', _) => depth += 1,
+            (']', _) => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let latin1 = if depth == 0 { "²³¹¼½¾" } else { "" };
+        match escaped {
+            Some('w') => out.extend(["[", WORD, latin1, "]"]),
+            Some('W') => out.extend(["[^", WORD, latin1, "]"]),
+            _ => out.extend([Some(c), escaped].into_iter().flatten()),
         }
     }
     out
 }
 
+const WORD: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
+
+/// Names that POSIX gives another meaning in Oniguruma.
+const POSIX_NAMES: [&str; 13] = [
+    "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit",
+];
+
+fn check_name(class: &ast::ClassUnicode) -> Result<(), String> {
+    match &class.kind {
+        ast::ClassUnicodeKind::NamedValue { .. } => {
+            Err("properties with values (`\\p{name=value}`) are not supported".into())
+        }
+        ast::ClassUnicodeKind::Named(name) if POSIX_NAMES.contains(&name.to_ascii_lowercase().as_str()) => {
+            Err(format!("`\\p{{{name}}}` is not supported; use a general category like \\p{{P}}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The one alternative that matches `text` itself.
 pub fn literal(text: &str) -> Result<Vec<Alternative>, TokenizerError> {
     if text.is_empty() {
-        return Err(TokenizerError::Pattern { pattern: String::new(), reason: "an empty text matches everywhere".into() });
+        return Err(TokenizerError::Pattern {
+            pattern: String::new(),
+            reason: "an empty text matches everywhere".into(),
+        });
     }
     Ok(vec![Alternative { hir: Hir::literal(text.as_bytes()), follow: None }])
 }
 
 /// The one alternative that matches a character of `set`.
 pub fn one_of(set: &CharSet) -> Vec<Alternative> {
-    let ranges = set.iter().filter_map(|&(a, b)| {
-        Some(hir::ClassUnicodeRange::new(char::from_u32(a)?, char::from_u32(b)?))
-    });
+    let ranges =
+        set.iter().filter_map(|&(a, b)| Some(hir::ClassUnicodeRange::new(char::from_u32(a)?, char::from_u32(b)?)));
     let class = hir::Class::Unicode(hir::ClassUnicode::new(ranges));
     vec![Alternative { hir: Hir::class(class), follow: None }]
 }
@@ -107,7 +137,11 @@ pub fn ranges_of(class: &hir::ClassUnicode) -> CharSet {
 }
 
 fn parse_hir(text: &str) -> Result<Hir, String> {
-    let ast = ast::parse::ParserBuilder::new().nest_limit(64).build().parse(text).map_err(|e| format!("`{text}`: {}", e.kind()))?;
+    let ast = ast::parse::ParserBuilder::new()
+        .nest_limit(64)
+        .build()
+        .parse(text)
+        .map_err(|e| format!("`{text}`: {}", e.kind()))?;
     ast::visit(&ast, Check { folds: folds_case(text) })?;
     let translated = hir::translate::TranslatorBuilder::new().build().translate(text, &ast);
     translated.map_err(|e| format!("`{text}`: {}", e.kind()))
@@ -136,6 +170,7 @@ impl ast::Visitor for Check {
             Ast::Assertion(_) => Err("anchors and word boundaries are not supported".into()),
             Ast::Group(group) => check_group(group),
             Ast::Repetition(repetition) => check_repetition(repetition),
+            Ast::ClassUnicode(class) => check_name(class),
             Ast::Concat(concat) if self.folds => check_folding(&concat.asts),
             _ => Ok(()),
         }
@@ -143,6 +178,7 @@ impl ast::Visitor for Check {
 
     fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<(), String> {
         match item {
+            ast::ClassSetItem::Unicode(class) => check_name(class),
             ast::ClassSetItem::Ascii(_) => Err("POSIX classes like [:alpha:] are not supported; use \\p{..}".into()),
             _ => Ok(()),
         }
@@ -179,10 +215,13 @@ fn check_repetition(repetition: &ast::Repetition) -> Result<(), String> {
 
 /// Oniguruma folds one character with two or three (`ss` with `ß`); regex-syntax does not.
 fn check_folding(asts: &[Ast]) -> Result<(), String> {
-    let letters: Vec<Option<char>> = asts.iter().map(|a| match a {
-        Ast::Literal(l) => Some(l.c.to_ascii_lowercase()),
-        _ => None,
-    }).collect();
+    let letters: Vec<Option<char>> = asts
+        .iter()
+        .map(|a| match a {
+            Ast::Literal(l) => Some(l.c.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect();
     for pair in letters.windows(2) {
         if let [Some(a), Some(b)] = pair {
             let folds = matches!((a, b), ('s', 's' | 't') | ('f', 'f' | 'i' | 'l'));

@@ -34,8 +34,8 @@ impl Sections {
 
     /// Offset of a table for the alternatives; equal tables are stored once.
     pub fn add_dfa(&mut self, alternatives: &[Alternative], shown: &str) -> Result<u32, TokenizerError> {
-        let table = dfa::build(alternatives)
-            .map_err(|reason| TokenizerError::Pattern { pattern: shown.to_owned(), reason })?;
+        let table =
+            dfa::build(alternatives).map_err(|reason| TokenizerError::Pattern { pattern: shown.to_owned(), reason })?;
         let pool = &mut self.bytes[Section::Dfas as usize];
         let known = (0..pool.len()).step_by(4).find(|&at| pool[at..].starts_with(&table));
         Ok(known.unwrap_or_else(|| {
@@ -72,7 +72,8 @@ impl Sections {
         let mut at = HEADER_BYTES;
         for section in &self.bytes {
             let fit = |v: usize| {
-                u32::try_from(v).map_err(|_| TokenizerError::Inconsistent("the compiled tokenizer would pass 4 GiB".into()))
+                u32::try_from(v)
+                    .map_err(|_| TokenizerError::Inconsistent("the compiled tokenizer would pass 4 GiB".into()))
             };
             out.extend(fit(at)?.to_le_bytes());
             out.extend(fit(section.len())?.to_le_bytes());

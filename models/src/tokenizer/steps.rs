@@ -1,4 +1,4 @@
-//! Normalizers, pre-tokenizers, decoders and post-processors to [`Step`]s and ids.
+//! Normalizers and pre-tokenizers to [`Step`]s.
 
 use llmc_abi::tokenizer::{self as abi, MAX_STEPS, Section, Step, StepKind};
 use tokenizers::normalizers::StripAccents;
@@ -8,7 +8,7 @@ use tokenizers::{OffsetReferential, OffsetType, SplitDelimiterBehavior};
 
 use super::TokenizerError;
 use super::alphabet::{CharSet, char_set};
-use super::json::{Behavior, Decoder, Metaspace, Normalizer, Pattern, Piece, PostProcessor, PreTokenizer, PrependScheme, SequenceId};
+use super::json::{Behavior, Metaspace, Normalizer, Pattern, PreTokenizer, PrependScheme};
 use super::pattern;
 use super::sections::Sections;
 
@@ -25,7 +25,12 @@ pub fn normalizer(out: &mut Sections, root: Option<Normalizer>) -> Result<Vec<St
     Ok(steps)
 }
 
-fn put(out: &mut Sections, section: Section, part: &'static str, steps: &[Step]) -> Result<(), TokenizerError> {
+pub(super) fn put(
+    out: &mut Sections,
+    section: Section,
+    part: &'static str,
+    steps: &[Step],
+) -> Result<(), TokenizerError> {
     if steps.len() > MAX_STEPS {
         let found = format!("of {} steps", steps.len());
         return Err(TokenizerError::Unsupported { part, found, supported: "64 steps" });
@@ -66,7 +71,7 @@ fn dfa_of(out: &mut Sections, pattern: &Pattern) -> Result<u32, TokenizerError> 
     }
 }
 
-fn replace(out: &mut Sections, pattern: &Pattern, content: &str) -> Result<Step, TokenizerError> {
+pub(super) fn replace(out: &mut Sections, pattern: &Pattern, content: &str) -> Result<Step, TokenizerError> {
     let dfa = dfa_of(out, pattern)?;
     Ok(out.step(StepKind::Replace, [0; 3], dfa, content))
 }
@@ -135,7 +140,8 @@ pub fn pre_tokenizer(out: &mut Sections, root: Option<PreTokenizer>, before: &[S
 }
 
 fn unsupported_pre_tokenizer(found: &str) -> TokenizerError {
-    let supported = "ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, CharDelimiterSplit and Sequence of these";
+    let supported =
+        "ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, CharDelimiterSplit and Sequence of these";
     TokenizerError::Unsupported { part: "pre_tokenizer", found: found.to_owned(), supported }
 }
 
@@ -159,7 +165,9 @@ fn check_first_only(steps: &[Step], before: &[Step]) -> Result<(), TokenizerErro
         _ => false,
     };
     if before.iter().chain(&steps[..at]).any(shifts) {
-        return Err(unsupported_pre_tokenizer("Metaspace with prepend_scheme first after steps that move the text's start"));
+        return Err(unsupported_pre_tokenizer(
+            "Metaspace with prepend_scheme first after steps that move the text's start",
+        ));
     }
     Ok(())
 }
@@ -174,12 +182,19 @@ fn behavior_byte(behavior: Behavior) -> u8 {
     }) as u8
 }
 
-fn add_pre_tokenizer(out: &mut Sections, p: PreTokenizer, last: bool, steps: &mut Vec<Step>) -> Result<(), TokenizerError> {
+fn add_pre_tokenizer(
+    out: &mut Sections,
+    p: PreTokenizer,
+    last: bool,
+    steps: &mut Vec<Step>,
+) -> Result<(), TokenizerError> {
     let mut split = |out: &mut Sections, dfa: u32, behavior: Behavior, invert: bool| {
         steps.push(out.step(StepKind::Split, [behavior_byte(behavior), invert.into(), 0], dfa, ""));
     };
     match p {
-        PreTokenizer::ByteLevel { add_prefix_space, use_regex } => byte_level(out, add_prefix_space, use_regex, last, steps)?,
+        PreTokenizer::ByteLevel { add_prefix_space, use_regex } => {
+            byte_level(out, add_prefix_space, use_regex, last, steps)?
+        }
         PreTokenizer::Metaspace(m) => metaspace(out, &m, steps)?,
         PreTokenizer::Split { pattern, behavior, invert } => {
             let dfa = dfa_of(out, &pattern)?;
@@ -210,7 +225,13 @@ fn add_pre_tokenizer(out: &mut Sections, p: PreTokenizer, last: bool, steps: &mu
     Ok(())
 }
 
-fn byte_level(out: &mut Sections, prefix: bool, regex: bool, last: bool, steps: &mut Vec<Step>) -> Result<(), TokenizerError> {
+fn byte_level(
+    out: &mut Sections,
+    prefix: bool,
+    regex: bool,
+    last: bool,
+    steps: &mut Vec<Step>,
+) -> Result<(), TokenizerError> {
     if prefix {
         steps.push(out.step(StepKind::PrependMissing, [0; 3], 0, " "));
     }
@@ -225,7 +246,7 @@ fn byte_level(out: &mut Sections, prefix: bool, regex: bool, last: bool, steps: 
 }
 
 /// The scheme that the older field `add_prefix_space` may override.
-fn scheme(m: &Metaspace) -> Result<PrependScheme, TokenizerError> {
+pub(super) fn scheme(m: &Metaspace) -> Result<PrependScheme, TokenizerError> {
     match m.add_prefix_space {
         Some(false) if m.prepend_scheme != PrependScheme::Never => {
             Err(TokenizerError::Inconsistent("Metaspace: add_prefix_space false contradicts its prepend_scheme".into()))
@@ -247,103 +268,4 @@ fn metaspace(out: &mut Sections, m: &Metaspace, steps: &mut Vec<Step>) -> Result
         steps.push(out.step(StepKind::Split, [abi::Behavior::MergedWithNext as u8, 0, 0], dfa, ""));
     }
     Ok(())
-}
-
-/// Steps of the decoder; none means tokens joined by spaces.
-pub fn decoder(out: &mut Sections, root: Option<Decoder>) -> Result<(), TokenizerError> {
-    let mut steps = Vec::new();
-    match root {
-        Some(root) => add_decoder(out, root, &mut steps)?,
-        None => steps.push(out.step(StepKind::Join, [0; 3], 0, " ")),
-    }
-    check_after_fuse(&steps)?;
-    put(out, Section::Decoder, "decoder", &steps)
-}
-
-fn add_decoder(out: &mut Sections, d: Decoder, steps: &mut Vec<Step>) -> Result<(), TokenizerError> {
-    let step = match d {
-        Decoder::ByteLevel {} => out.step(StepKind::Unspell, [0; 3], 0, ""),
-        Decoder::ByteFallback => out.step(StepKind::ByteFallback, [0; 3], 0, ""),
-        Decoder::Fuse => out.step(StepKind::Fuse, [0; 3], 0, ""),
-        Decoder::Metaspace(m) => {
-            let drops = scheme(&m)? != PrependScheme::Never;
-            out.step(StepKind::Metaspace, [drops.into(), 0, 0], 0, &m.replacement.to_string())
-        }
-        Decoder::Replace { pattern, content } => replace(out, &pattern, &content)?,
-        Decoder::Strip { content, start, stop } => {
-            let too_many = || unsupported_decoder("Strip of more than 255 characters");
-            let (start, stop) = (u8::try_from(start).map_err(|_| too_many())?, u8::try_from(stop).map_err(|_| too_many())?);
-            out.step(StepKind::Strip, [stop, 0, 0], start.into(), &content.to_string())
-        }
-        Decoder::Sequence { decoders } => return decoders.into_iter().try_for_each(|d| add_decoder(out, d, steps)),
-    };
-    steps.push(step);
-    Ok(())
-}
-
-fn unsupported_decoder(found: &str) -> TokenizerError {
-    let supported = "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip and Sequence of these";
-    TokenizerError::Unsupported { part: "decoder", found: found.to_owned(), supported }
-}
-
-/// Once tokens are joined, the text streams: steps that would need all of it are refused.
-fn check_after_fuse(steps: &[Step]) -> Result<(), TokenizerError> {
-    let fuses = |s: &Step| matches!(s.kind, StepKind::Fuse | StepKind::Unspell);
-    let Some(at) = steps.iter().position(fuses) else { return Ok(()) };
-    match steps[at + 1..].iter().find(|s| !matches!(s.kind, StepKind::Fuse | StepKind::Strip)) {
-        Some(step) => Err(unsupported_decoder(&format!("{:?} after tokens are joined", step.kind))),
-        None => Ok(()),
-    }
-}
-
-/// Ids that the post-processor puts before and after a text.
-pub fn post_processor(root: Option<PostProcessor>) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-    let mut flat = Vec::new();
-    root.into_iter().for_each(|p| flatten_post(p, &mut flat));
-    let mut ids = (Vec::new(), Vec::new());
-    let mut found = false;
-    for p in flat {
-        if std::mem::replace(&mut found, true) {
-            return Err(unsupported_template("Sequence that adds tokens twice"));
-        }
-        ids = match p {
-            PostProcessor::TemplateProcessing { single, special_tokens } => {
-                let id_of = |id: &str| special_tokens.get(id).map(|t| t.ids.clone());
-                template(&single, id_of)?
-            }
-            PostProcessor::RobertaProcessing { sep, cls } | PostProcessor::BertProcessing { sep, cls } => {
-                (vec![cls.1], vec![sep.1])
-            }
-            PostProcessor::ByteLevel {} | PostProcessor::Sequence { .. } => continue,
-        };
-    }
-    Ok(ids)
-}
-
-fn flatten_post(p: PostProcessor, flat: &mut Vec<PostProcessor>) {
-    match p {
-        PostProcessor::Sequence { processors } => processors.into_iter().for_each(|p| flatten_post(p, flat)),
-        PostProcessor::ByteLevel {} => {}
-        other => flat.push(other),
-    }
-}
-
-fn unsupported_template(found: &str) -> TokenizerError {
-    let supported = "templates with sequence A once and known special tokens";
-    TokenizerError::Unsupported { part: "post_processor", found: found.to_owned(), supported }
-}
-
-fn template(pieces: &[Piece], id_of: impl Fn(&str) -> Option<Vec<u32>>) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-    let (mut before, mut after, mut seen) = (Vec::new(), Vec::new(), false);
-    for piece in pieces {
-        match piece {
-            Piece::Sequence { id: SequenceId::A } if !seen => seen = true,
-            Piece::Sequence { .. } => return Err(unsupported_template("template with a second sequence")),
-            Piece::SpecialToken { id } => {
-                let ids = id_of(id).ok_or_else(|| unsupported_template(&format!("template with unknown token {id:?}")))?;
-                if seen { after.extend(ids) } else { before.extend(ids) }
-            }
-        }
-    }
-    if seen { Ok((before, after)) } else { Err(unsupported_template("template without sequence A")) }
 }

@@ -10,8 +10,9 @@ const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p
 const SPECIAL: usize = 256;
 const NAMED: [&str; 4] = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>"];
 const SYLLABLES: [&str; 40] = [
-    " the", " of", " and", " a", "th", "in", "er", "on", "re", "at", "en", "st", "or", "es", "ar", "al", "te", "co", "de", "ing",
-    " to", " s", " c", " p", " w", "ion", "le", "it", "is", "an", "ed", "ou", "ch", "ly", "ro", "ra", "ne", "ve", "me", "ri",
+    " the", " of", " and", " a", "th", "in", "er", "on", "re", "at", "en", "st", "or", "es", "ar", "al", "te", "co",
+    "de", "ing", " to", " s", " c", " p", " w", "ion", "le", "it", "is", "an", "ed", "ou", "ch", "ly", "ro", "ra",
+    "ne", "ve", "me", "ri",
 ];
 const SCRIPTS: [std::ops::RangeInclusive<char>; 4] = ['가'..='힣', 'ぁ'..='ヶ', '一'..='鿿', 'а'..='я'];
 
@@ -78,10 +79,12 @@ impl Words {
     fn to_json(&self, special: usize) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let spelled = |bytes: &[u8]| quoted(&byte_level::spell(bytes));
-        let names: Vec<String> = (0..special).map(|i| match NAMED.get(i) {
-            Some(name) => (*name).to_owned(),
-            None => format!("<|reserved_special_token_{}|>", i - NAMED.len()),
-        }).collect();
+        let names: Vec<String> = (0..special)
+            .map(|i| match NAMED.get(i) {
+                Some(name) => (*name).to_owned(),
+                None => format!("<|reserved_special_token_{}|>", i - NAMED.len()),
+            })
+            .collect();
         let first = self.tokens.len();
         let mut out = String::from("{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[");
         for (i, name) in names.iter().enumerate() {
@@ -89,11 +92,23 @@ impl Words {
             let rest = "\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true";
             put(&mut out, format_args!("{comma}{{\"id\":{},\"content\":{},{rest}}}", first + i, quoted(name)));
         }
-        let byte_level = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}";
-        let split = format!("{{\"type\":\"Split\",\"pattern\":{{\"Regex\":{}}},\"behavior\":\"Isolated\",\"invert\":false}}", quoted(PATTERN));
-        put(&mut out, format_args!("],\"normalizer\":null,\"pre_tokenizer\":{{\"type\":\"Sequence\",\"pretokenizers\":[{split},{byte_level}]}},"));
+        let byte_level =
+            "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}";
+        let split = format!(
+            "{{\"type\":\"Split\",\"pattern\":{{\"Regex\":{}}},\"behavior\":\"Isolated\",\"invert\":false}}",
+            quoted(PATTERN)
+        );
+        put(
+            &mut out,
+            format_args!(
+                "],\"normalizer\":null,\"pre_tokenizer\":{{\"type\":\"Sequence\",\"pretokenizers\":[{split},{byte_level}]}},"
+            ),
+        );
         put(&mut out, format_args!("\"post_processor\":{},", template(&names[0], first)));
-        put(&mut out, format_args!("\"decoder\":{byte_level},\"model\":{{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"));
+        put(
+            &mut out,
+            format_args!("\"decoder\":{byte_level},\"model\":{{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"),
+        );
         out.push_str("\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,");
         out.push_str("\"ignore_merges\":true,\"vocab\":{");
         for (i, token) in self.tokens.iter().enumerate() {

@@ -31,7 +31,9 @@ impl Vocab {
             let stored = vocab.stored(text);
             let slot = &mut vocab.tokens[id as usize];
             if slot.flags != 0 {
-                return Err(TokenizerError::Inconsistent(format!("id {id} belongs to two tokens, one of them {text:?}")));
+                return Err(TokenizerError::Inconsistent(format!(
+                    "id {id} belongs to two tokens, one of them {text:?}"
+                )));
             }
             *slot = Token { flags: stored.flags | token::PRESENT | token::MODEL, ..stored };
         }
@@ -73,16 +75,24 @@ impl Vocab {
     /// Token of each byte: the alphabet, or the tokens of byte fallback.
     pub fn byte_ids(&self, model: &Bpe) -> Vec<u32> {
         let index = self.by_bytes();
-        (0..=255u8).map(|b| {
-            let id = if self.byte_level { index.get([b].as_slice()).copied() } else { model.vocab.get(&format!("<{b:#04X}>")).copied() };
-            id.unwrap_or(NONE)
-        }).collect()
+        (0..=255u8)
+            .map(|b| {
+                let id = if self.byte_level {
+                    index.get([b].as_slice()).copied()
+                } else {
+                    model.vocab.get(&format!("<{b:#04X}>")).copied()
+                };
+                id.unwrap_or(NONE)
+            })
+            .collect()
     }
 
     /// Whether a word could become a special token though no added token was found in it.
     pub fn special_reachable(&self, merges: &[Merge], ignore_merges: bool) -> bool {
         let special = |id: u32| self.tokens[id as usize].flags & token::SPECIAL != 0;
-        let single = |t: &Token| if self.byte_level { t.bytes.len() == 1 } else { String::from_utf8_lossy(&t.bytes).chars().count() == 1 };
+        let single = |t: &Token| {
+            if self.byte_level { t.bytes.len() == 1 } else { String::from_utf8_lossy(&t.bytes).chars().count() == 1 }
+        };
         let word = |t: &&Token| t.flags & (token::SPECIAL | token::MODEL) == token::SPECIAL | token::MODEL;
         merges.iter().any(|m| special(m.result)) || self.tokens.iter().filter(word).any(|t| ignore_merges || single(t))
     }
@@ -143,7 +153,9 @@ pub struct Merge {
 pub fn merges(model: &Bpe) -> Result<Vec<Merge>, TokenizerError> {
     let pairs: Vec<(&str, &str)> = match &model.merges {
         Merges::Pairs(pairs) => pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect(),
-        Merges::Lines(lines) => lines.iter().filter(|l| !l.starts_with("#version")).map(|l| split_line(l)).collect::<Result<_, _>>()?,
+        Merges::Lines(lines) => {
+            lines.iter().filter(|l| !l.starts_with("#version")).map(|l| split_line(l)).collect::<Result<_, _>>()?
+        }
     };
     if pairs.len() >= ID_LIMIT as usize {
         return Err(TokenizerError::Inconsistent(format!("{} merges; at most {ID_LIMIT} are supported", pairs.len())));
@@ -154,7 +166,11 @@ pub fn merges(model: &Bpe) -> Result<Vec<Merge>, TokenizerError> {
         joined.clear();
         joined.extend([a, b]);
         let id = |text: &str| {
-            let unknown = || TokenizerError::Inconsistent(format!("merge {rank} of {a:?} and {b:?}: {text:?} is not in the vocabulary"));
+            let unknown = || {
+                TokenizerError::Inconsistent(format!(
+                    "merge {rank} of {a:?} and {b:?}: {text:?} is not in the vocabulary"
+                ))
+            };
             model.vocab.get(text).copied().ok_or_else(unknown)
         };
         by_pair.insert((id(a)?, id(b)?), (rank, id(&joined)?));

@@ -12,19 +12,23 @@ const MUTATIONS: usize = 10_000;
 /// A small file with most constructs.
 fn small(byte_level: bool) -> Value {
     let letters = ["Ġ", "a", "b", "c", "▁", "<0x41>", "<0xEA>", "ab", "abc", "Ġa", "<s>", "<unk>", "ê", "°", "Ģ"];
-    let vocab: Value = letters.iter().zip(0..).map(|(t, id)| (t.to_string(), json!(id))).collect::<serde_json::Map<_, _>>().into();
-    let token = |id: u32, content: &str, flag: bool| {
-        json!({"id": id, "content": content, "single_word": flag, "lstrip": flag, "rstrip": false, "normalized": flag, "special": true})
-    };
+    let vocab: Value =
+        letters.iter().zip(0..).map(|(t, id)| (t.to_string(), json!(id))).collect::<serde_json::Map<_, _>>().into();
+    let token = |id: u32, content: &str, flag: bool| json!({"id": id, "content": content, "single_word": flag, "lstrip": flag, "rstrip": false, "normalized": flag, "special": true});
     let replace = json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
     let (pre_tokenizer, decoder) = if byte_level {
-        (json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": "(?i:'s)|\\p{L}+|\\d{1,3}|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-        ]}), json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}))
+        (
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "(?i:'s)|\\p{L}+|\\d{1,3}|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false},
+                {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            ]}),
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+        )
     } else {
-        (json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
-            json!({"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 1}]}))
+        (
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
+            json!({"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 1}]}),
+        )
     };
     json!({
         "version": "1.0", "truncation": null, "padding": null,
@@ -101,7 +105,8 @@ fn mutated_files_are_errors_or_tokenizers() {
 #[test]
 fn mutated_tables_never_panic() {
     let mut rng = Rng::new(2);
-    let tables = [true, false].map(|byte_level| compile(small(byte_level).to_string().as_bytes()).expect("the file is sound"));
+    let tables =
+        [true, false].map(|byte_level| compile(small(byte_level).to_string().as_bytes()).expect("the file is sound"));
     assert!(tables.iter().all(|t| exercise(t)));
     let mut opened = 0;
     for i in 0..MUTATIONS {
@@ -135,7 +140,8 @@ fn truncated_files() {
 
 #[test]
 fn errors_name_the_construct() {
-    let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    let split =
+        |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
     let cases: [(&str, Value, &str); 14] = [
         ("/model/type", json!("Unigram"), "model of type \"Unigram\""),
         ("/model/type", json!("WordPiece"), "model of type \"WordPiece\""),

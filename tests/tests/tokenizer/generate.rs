@@ -30,25 +30,104 @@ impl Rng {
 }
 
 const ENGLISH: [&str; 24] = [
-    "the", "Hello", "world", "don't", "I'LL", "we'Re", "they'd", "it'ſ", "O'Brien", "naïve", "café", "straße", "ﬁne", "HTTPServer",
-    "iPhone", "ÀÉÎ", "ǅungla", "ʰx", "1st", "x86-64", "e.g.", "Kelvin", "(ok)", "“quoted”",
+    "the",
+    "Hello",
+    "world",
+    "don't",
+    "I'LL",
+    "we'Re",
+    "they'd",
+    "it'ſ",
+    "O'Brien",
+    "naïve",
+    "café",
+    "straße",
+    "ﬁne",
+    "HTTPServer",
+    "iPhone",
+    "ÀÉÎ",
+    "ǅungla",
+    "ʰx",
+    "1st",
+    "x86-64",
+    "e.g.",
+    "Kelvin",
+    "(ok)",
+    "“quoted”",
 ];
 const CODE: [&str; 16] = [
-    "fn main() {", "\n    ", "\t\t", "if (a != b) ", "// ", "/* */", "->", "::", "\"str\\n\"", "#include <x>\r\n", "foo_bar", "0x1F", "1_000.5e-3",
-    "&&=||", "</div>", "${x}",
+    "fn main() {",
+    "\n    ",
+    "\t\t",
+    "if (a != b) ",
+    "// ",
+    "/* */",
+    "->",
+    "::",
+    "\"str\\n\"",
+    "#include <x>\r\n",
+    "foo_bar",
+    "0x1F",
+    "1_000.5e-3",
+    "&&=||",
+    "</div>",
+    "${x}",
 ];
 const EMOJI: [&str; 12] = ["😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇰🇷", "1️⃣", "❤️", "🥲", "🫠", "™", "©", "🤷🏻‍♀️"];
 const SPACES: [&str; 16] = [
-    " ", "  ", "   ", "\n", "\r\n", "\n\n", "\t", " \n ", "\u{A0}", "\u{3000}", "\u{2028}", "\u{85}", "\u{1680}", "\u{200B}", "\u{FEFF}", " \t\n\u{B}\u{C}\r",
+    " ",
+    "  ",
+    "   ",
+    "\n",
+    "\r\n",
+    "\n\n",
+    "\t",
+    " \n ",
+    "\u{A0}",
+    "\u{3000}",
+    "\u{2028}",
+    "\u{85}",
+    "\u{1680}",
+    "\u{200B}",
+    "\u{FEFF}",
+    " \t\n\u{B}\u{C}\r",
 ];
 const SPECIAL: [&str; 14] = [
-    "<|im_start|>", "<|im_end|>", "<|bos|>", "<|eos|>", "<|pad|>", "<|im_end", "|im_end|>", "<<|im_end|>>", "<|", "|>", "<s>", "</s>", "<unk>", "<0x0A>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|bos|>",
+    "<|eos|>",
+    "<|pad|>",
+    "<|im_end",
+    "|im_end|>",
+    "<<|im_end|>>",
+    "<|",
+    "|>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<0x0A>",
 ];
 const MARKS: [&str; 16] = [
-    "\u{301}", "\u{308}", "\u{327}", "\u{323}", "\u{345}", "\u{3099}", "\u{1161}", "\u{11A8}", "\u{1100}", "\u{1DFA}", "\u{1E2EE}", "\u{1E08F}", "\u{11F42}",
-    "\u{16D67}", "\u{113B8}", "\u{10EFD}",
+    "\u{301}",
+    "\u{308}",
+    "\u{327}",
+    "\u{323}",
+    "\u{345}",
+    "\u{3099}",
+    "\u{1161}",
+    "\u{11A8}",
+    "\u{1100}",
+    "\u{1DFA}",
+    "\u{1E2EE}",
+    "\u{1E08F}",
+    "\u{11F42}",
+    "\u{16D67}",
+    "\u{113B8}",
+    "\u{10EFD}",
 ];
-const PUNCTUATION: [&str; 16] = ["'", "''", "...", "…", "。", "、", "!?", "—", "_", "▁", "▁▁", "Ġ", "Ċ", "¿", "€", "+-*/="];
+const PUNCTUATION: [&str; 16] =
+    ["'", "''", "...", "…", "。", "、", "!?", "—", "_", "▁", "▁▁", "Ġ", "Ċ", "¿", "€", "+-*/="];
 
 /// A text made of up to some tens of pieces of mixed kinds.
 pub fn text(rng: &mut Rng) -> String {
@@ -88,7 +167,11 @@ fn piece(rng: &mut Rng, kind: usize, out: &mut String) {
             (0..rng.below(3)).for_each(|_| out.push_str(rng.pick(&MARKS)));
         }
         12 => run(rng, out, &[(0, 0x1F), (0x7F, 0x9F), (0x2000, 0x206F), (0xE000, 0xE010), (0xFFF0, 0xFFFF)]),
-        _ => run(rng, out, &[(0, 0xFFFF), (0x10000, 0x1FFFF), (0x20000, 0x10FFFF), (0x300, 0x36F), (0x2000, 0x2FFF), (0xF900, 0xFAFF)]),
+        _ => run(
+            rng,
+            out,
+            &[(0, 0xFFFF), (0x10000, 0x1FFFF), (0x20000, 0x10FFFF), (0x300, 0x36F), (0x2000, 0x2FFF), (0xF900, 0xFAFF)],
+        ),
     }
 }
 
@@ -112,4 +195,9 @@ fn broken(rng: &mut Rng) -> String {
         bytes
     };
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// All characters but those of planes where nothing is assigned.
+pub fn every_char() -> Vec<char> {
+    ('\0'..'\u{33480}').chain('\u{E0000}'..'\u{E0200}').chain('\u{10FFF0}'..=char::MAX).collect()
 }

@@ -31,7 +31,8 @@ impl Both {
 
     /// Encodes and decodes `text` both ways.
     pub fn check(&self, ours: &Tokenizer<'_>, text: &str) {
-        let ids = |special| self.library.encode_fast(text, special).expect("the library encodes any text").get_ids().to_vec();
+        let ids =
+            |special| self.library.encode_fast(text, special).expect("the library encodes any text").get_ids().to_vec();
         let name = &self.name;
         let want = ids(false);
         assert_eq!(ours.encode_with_special(text), want, "{name}: {text:?}");

@@ -34,7 +34,11 @@ fn a_template_keeps_its_tokens_around_hostile_text() {
     let mut rng = Rng::new(8);
     for _ in 0..5_000 {
         let user = text(&mut rng);
-        let pieces = [Piece::Special("<|im_start|>user\n"), Piece::Text(&user), Piece::Special("<|im_end|>\n<|im_start|>assistant\n")];
+        let pieces = [
+            Piece::Special("<|im_start|>user\n"),
+            Piece::Text(&user),
+            Piece::Special("<|im_end|>\n<|im_start|>assistant\n"),
+        ];
         let ids = ours.encode_mixed(&pieces);
         let special: Vec<u32> = ids.iter().copied().filter(|&id| ours.is_special(id)).collect();
         assert_eq!(special, [8190, 8191, 8190], "{user:?}");
@@ -65,7 +69,8 @@ fn tokens_across_a_border_are_not_special() {
 fn streaming_gives_whole_characters() {
     let both = Both::new("tinywiki", &tinywiki());
     let ours = both.ours();
-    for text in ["안녕하세요, 뷁쉟 반갑습니다", "👩‍👩‍👧‍👦 😀🫠 ok", "mixed 한😀글 é"] {
+    for text in ["안녕하세요, 뷁쉟 반갑습니다", "👩‍👩‍👧‍👦 😀🫠 ok", "mixed 한😀글 é"]
+    {
         let mut stream = StreamDecoder::new(&ours, true);
         let parts: Vec<String> = ours.encode_plain(text).into_iter().map(|id| stream.push(id)).collect();
         assert!(parts.iter().any(String::is_empty), "some character takes several tokens: {text}");
@@ -80,9 +85,14 @@ fn a_broken_end_is_one_replacement() {
     let both = Both::new("tinywiki", &tinywiki());
     let ours = both.ours();
     let mut stream = StreamDecoder::new(&ours, true);
-    let ids: Vec<u32> = "😀".as_bytes()[..3].iter().map(|&b| {
-        (0..ours.vocab_size()).find(|&id| ours.id_to_bytes(id).as_deref() == Some(&[b])).expect("every byte has a token")
-    }).collect();
+    let ids: Vec<u32> = "😀".as_bytes()[..3]
+        .iter()
+        .map(|&b| {
+            (0..ours.vocab_size())
+                .find(|&id| ours.id_to_bytes(id).as_deref() == Some(&[b]))
+                .expect("every byte has a token")
+        })
+        .collect();
     assert!(ids.iter().all(|&id| stream.push(id).is_empty()));
     assert_eq!(stream.finish(), "\u{FFFD}");
     assert_eq!(both.library.decode(&ids, true).expect("any ids"), "\u{FFFD}");

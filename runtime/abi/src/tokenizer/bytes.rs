@@ -1,5 +1,6 @@
 //! Little-endian reads that yield `None` outside the bytes.
 
+#[inline]
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk::<N>().copied()
 }
@@ -8,12 +9,6 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 #[inline]
 pub fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     array(bytes, at).map(u16::from_le_bytes)
-}
-
-/// The number of three bytes at byte `at`.
-#[inline]
-pub fn read_u24(bytes: &[u8], at: usize) -> Option<u32> {
-    array::<3>(bytes, at).map(|b| u32::from_le_bytes([b[0], b[1], b[2], 0]))
 }
 
 /// The u32 at byte `at`.

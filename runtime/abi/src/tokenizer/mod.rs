@@ -13,7 +13,7 @@ mod steps;
 mod tables;
 mod trie;
 
-pub use bytes::{read_u16, read_u24, read_u32, read_u64};
+pub use bytes::{read_u16, read_u32, read_u64};
 pub use dfa::{ACCEPT, ACCEPT_BEFORE_LAST, CHAR_PAGES, DEAD, Dfa, END_CLASS, START};
 pub use hash::{hash_bytes, hash_pair, slot_of};
 pub use steps::{Behavior, Step, StepKind, Steps};

@@ -1,6 +1,6 @@
 //! View of a whole compiled tokenizer.
 
-use super::bytes::{read_u24, read_u32};
+use super::bytes::{read_u32, read_u64};
 use super::hash::{hash_bytes, hash_pair, slot_of};
 use super::*;
 
@@ -8,8 +8,8 @@ use super::*;
 const LOOKUP_BYTES: usize = 8;
 /// Bytes of a slot of the merge table.
 const MERGE_BYTES: usize = 12;
-/// An empty left id in the merge table.
-const EMPTY: u32 = (1 << 24) - 1;
+/// Bits of a pair in the first eight bytes of a merge; all of them in an empty slot.
+const PAIR_MASK: u64 = (1 << 48) - 1;
 
 /// Why bytes are not a compiled tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +101,13 @@ impl<'a> Tables<'a> {
     }
 
     /// A field of the header.
+    #[inline]
     pub fn field(&self, field: Field) -> u32 {
         self.fields[field as usize]
     }
 
     /// Whether a bit of [`flags`] is set.
+    #[inline]
     pub fn has(&self, flag: u32) -> bool {
         self.field(Field::Flags) & flag != 0
     }
@@ -116,6 +118,7 @@ impl<'a> Tables<'a> {
     }
 
     /// Bytes of a section.
+    #[inline]
     pub fn section(&self, section: Section) -> &'a [u8] {
         self.sections[section as usize]
     }
@@ -158,14 +161,16 @@ impl<'a> Tables<'a> {
     pub fn merge(&self, left: u32, right: u32) -> Option<(u32, u32)> {
         let (table, slots) = (self.section(Section::Merges), self.field(Field::MergeSlots));
         let mut slot = slot_of(hash_pair(left, right), slots);
+        let wanted = left as u64 | (right as u64) << 24;
         for _ in 0..slots {
-            let entry = table.get(slot as usize * MERGE_BYTES..)?.first_chunk::<MERGE_BYTES>()?;
-            let l = read_u24(entry, 0)?;
-            if l == EMPTY {
-                return None;
+            let at = slot as usize * MERGE_BYTES;
+            let (low, high) = (read_u64(table, at)?, read_u32(table, at + 8)?);
+            let pair = low & PAIR_MASK;
+            if pair == wanted {
+                return Some(((low >> 48) as u32 | (high & 0xFF) << 16, high >> 8));
             }
-            if l == left && read_u24(entry, 3)? == right {
-                return Some((read_u24(entry, 6)?, read_u24(entry, 9)?));
+            if pair == PAIR_MASK {
+                return None;
             }
             slot = if slot + 1 == slots { 0 } else { slot + 1 };
         }

@@ -63,7 +63,14 @@ impl Tokenizer<'_> {
         self.cut(text, self.added_normalized, None, trust, emit);
     }
 
-    fn cut(&self, text: &str, trie: Trie<'_>, special: Option<Trie<'_>>, trust: Trust<'_>, mut emit: impl FnMut(Stretch)) {
+    fn cut(
+        &self,
+        text: &str,
+        trie: Trie<'_>,
+        special: Option<Trie<'_>>,
+        trust: Trust<'_>,
+        mut emit: impl FnMut(Stretch),
+    ) {
         let bytes = text.as_bytes();
         let (mut at, mut done) = (0, 0);
         while at < bytes.len() && !(trie.is_empty() && special.is_none()) {
@@ -106,7 +113,9 @@ impl Tokenizer<'_> {
         let is_word = |c: Option<char>| {
             c.is_some_and(|c| self.word.is_some_and(|w| w.match_len(c.encode_utf8(&mut [0; 4])).is_some()))
         };
-        if found.flags & added::SINGLE_WORD != 0 && (is_word(before.chars().next_back()) || is_word(after.chars().next())) {
+        if found.flags & added::SINGLE_WORD != 0
+            && (is_word(before.chars().next_back()) || is_word(after.chars().next()))
+        {
             return None;
         }
         let start = if found.flags & added::LSTRIP != 0 { before.trim_end().len().max(done) } else { start };

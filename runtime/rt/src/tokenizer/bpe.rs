@@ -93,7 +93,10 @@ fn merge_by_heap(symbols: &mut Vec<u32>, merge: impl Fn(u32, u32) -> Option<(u32
     let mut heap: BinaryHeap<Candidate> = pairs.filter_map(|i| candidate(symbols, i - 1, i)).collect();
     while let Some(Reverse((_, at, (left, right, result)))) = heap.pop() {
         let next = links.next[at as usize];
-        let stale = links.gone[at as usize] || next == NOWHERE || symbols[at as usize] != left || symbols[next as usize] != right;
+        let stale = links.gone[at as usize]
+            || next == NOWHERE
+            || symbols[at as usize] != left
+            || symbols[next as usize] != right;
         if stale {
             continue;
         }

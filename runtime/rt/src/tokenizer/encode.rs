@@ -62,7 +62,8 @@ impl Tokenizer<'_> {
 
     fn run(&self, text: &str, trust: Trust<'_>) -> Vec<u32> {
         let guarded = !matches!(trust, Trust::All) && self.tables.has(flags::SPECIAL_REACHABLE);
-        let mut encoder = Encoder { tokenizer: self, guarded, ids: Vec::with_capacity(text.len() / 3), symbols: Vec::new() };
+        let mut encoder =
+            Encoder { tokenizer: self, guarded, ids: Vec::with_capacity(text.len() / 3), symbols: Vec::new() };
         self.cut_raw(text, trust, |stretch| match stretch {
             Stretch::Token(id) => encoder.ids.push(id),
             Stretch::Text(start, end) => encoder.stretch(&text[start..end], start == 0, trust),
@@ -125,7 +126,7 @@ impl Encoder<'_, '_> {
         }
         match self.tokenizer.cut_before.map(|mark| (mark, std::str::from_utf8(word))) {
             Some((mark, Ok(text))) => self.parts(text, mark),
-            _ => self.part(word),
+            Some((_, Err(_))) | None => self.part(word),
         }
     }
 
@@ -134,12 +135,12 @@ impl Encoder<'_, '_> {
         let (mut start, mut before) = (0, mark);
         for (i, c) in text.char_indices() {
             if c == mark && before != mark {
-                self.part(text[start..i].as_bytes());
+                self.part(&text.as_bytes()[start..i]);
                 start = i;
             }
             before = c;
         }
-        self.part(text[start..].as_bytes());
+        self.part(&text.as_bytes()[start..]);
     }
 
     fn part(&mut self, word: &[u8]) {
@@ -147,13 +148,16 @@ impl Encoder<'_, '_> {
             return self.ids.push(id);
         }
         self.symbols.clear();
-        match std::str::from_utf8(word) {
-            Ok(text) if !self.tokenizer.tables.has(flags::BYTE_LEVEL) => self.put_chars(text),
-            _ => self.put_bytes(word),
+        if self.tokenizer.tables.has(flags::BYTE_LEVEL) {
+            self.put_bytes(word);
+        } else {
+            self.put_chars(&String::from_utf8_lossy(word));
         }
         let (tables, guarded) = (&self.tokenizer.tables, self.guarded);
         let special = |id: u32| tables.token_flags(id) & token::SPECIAL != 0;
-        bpe::merge_all(&mut self.symbols, |left, right| tables.merge(left, right).filter(|m| !guarded || !special(m.1)));
+        bpe::merge_all(&mut self.symbols, |left, right| {
+            tables.merge(left, right).filter(|m| !guarded || !special(m.1))
+        });
         self.ids.extend_from_slice(&self.symbols);
     }
 

@@ -15,7 +15,9 @@ mod stream;
 
 use std::borrow::Cow;
 
-use llmc_abi::tokenizer::{self as abi, Dfa, Field, MAX_STEPS, NONE, Section, Step, StepKind, Steps, Tables, Trie, byte_level, flags, token};
+use llmc_abi::tokenizer::{
+    self as abi, Dfa, Field, MAX_STEPS, NONE, Section, Step, StepKind, Steps, Tables, Trie, byte_level, flags, token,
+};
 
 pub use abi::Error;
 pub use encode::Piece;
@@ -47,7 +49,8 @@ struct Resolved<'a> {
 
 fn resolve<'a>(tables: &Tables<'a>, section: Section) -> Result<Vec<Resolved<'a>>, Error> {
     let bad = Error::Step { section: section as usize };
-    let steps: Vec<Step> = Steps(tables.section(section)).iter().take(MAX_STEPS + 1).collect::<Option<_>>().ok_or(bad)?;
+    let steps: Vec<Step> =
+        Steps(tables.section(section)).iter().take(MAX_STEPS + 1).collect::<Option<_>>().ok_or(bad)?;
     if steps.len() > MAX_STEPS {
         return Err(bad);
     }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use llmc_abi::tokenizer::StepKind;
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick};
+use unicode_normalization::{
+    IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick,
+};
 
 use super::replace::replace;
 use super::{Resolved, Tokenizer};

@@ -67,7 +67,9 @@ impl<'t, 'a> StreamDecoder<'t, 'a> {
         }
         let first = self.tokenizer.decoder.first().map(|s| s.kind);
         match self.tokenizer.tables.token_bytes(id) {
-            Some(bytes) if flags & token::LITERAL == 0 && first == Some(StepKind::Unspell) => self.unspell(0, bytes, out),
+            Some(bytes) if flags & token::LITERAL == 0 && first == Some(StepKind::Unspell) => {
+                self.unspell(0, bytes, out)
+            }
             Some(bytes) if flags & token::LITERAL == 0 => self.feed(0, &byte_level::spell(bytes), out),
             Some(bytes) => self.feed(0, &String::from_utf8_lossy(bytes), out),
             None => {}
