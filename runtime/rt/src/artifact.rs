@@ -6,11 +6,13 @@ use llmc_abi::manifest::{self, VariantInfo};
 use llmc_abi::payload::SectionKind;
 use llmc_abi::{Feature, Manifest, features};
 
+use crate::cli::Machine;
 use crate::engine::{Engine, Options};
 use crate::error::{Error, Result};
-use crate::limits;
+use crate::memory::megabytes;
 use crate::sys::payload::{Payload, payload};
 use crate::sys::{amx, mmap, variants};
+use crate::{limits, output};
 
 /// Bytes mapped ahead at a time, so that other threads' page faults get their turn.
 const POPULATE_BYTES: usize = 32 << 20;
@@ -71,14 +73,14 @@ impl Artifact {
         )))
     }
 
-    /// An engine on `device` with the best variant of this CPU, and the thread that maps the
+    /// An engine on the device asked for with the best variant of this CPU, and the thread that maps the
     /// weights ahead of their use.
     ///
     /// # Errors
     ///
     /// Exit code 5 without such a device or CPU feature, 4 without the memory.
-    pub fn engine(&self, device: &str, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
-        check_device(device)?;
+    pub fn engine(&self, machine: &Machine, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
+        check_device(&machine.device)?;
         options.variant = choose_variant(&self.manifest.variants, features::detect(), amx::request)?;
         let table = variants::variants();
         let entry = table.get(options.variant).filter(|_| table.len() == self.manifest.variants.len());
@@ -88,7 +90,15 @@ impl Artifact {
         })?;
         let weights = self.weights()?;
         // Before the workers: a thread inherits the affinity of the one that starts it.
-        let populating = populate(weights);
+        let populating = match limits::memory_available() {
+            Some(room) if weights.len() as u64 > room => {
+                if !machine.quiet {
+                    output::note(&too_large(weights.len() as u64, room));
+                }
+                None
+            }
+            _ => populate(weights),
+        };
         // SAFETY: table and manifest list the same variants in the same order, the variant's
         // features were checked, and the payload's weights belong to the same artifact.
         let engine = unsafe { Engine::new(&self.manifest, entry.step, weights, &options) }?;
@@ -128,13 +138,18 @@ pub fn choose_variant(variants: &[VariantInfo], have: u64, permission: impl Fn()
     })
 }
 
-/// Maps the weights ahead of their use, where there is memory for all of them: faults would take
-/// longer than the reads. Nothing depends on its success.
+/// Weights are mapped from the file, so they need not fit; but every token then waits for the disk.
+fn too_large(weights: u64, room: u64) -> String {
+    format!(
+        "note: the weights have {}, {} of memory are available: they will be read from disk again for every token",
+        megabytes(weights),
+        megabytes(room)
+    )
+}
+
+/// Maps the weights ahead of their use: faults would take longer than the reads. Nothing depends on
+/// its success.
 fn populate(weights: &'static [u8]) -> Option<JoinHandle<()>> {
-    let room = limits::memory_available().unwrap_or(u64::MAX);
-    if weights.is_empty() || weights.len() as u64 > room {
-        return None;
-    }
     let body = move || {
         // The first refusal ends it: the system cannot, or the file is gone.
         let _ = weights.chunks(POPULATE_BYTES).all(mmap::populate_read);

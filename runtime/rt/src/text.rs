@@ -69,6 +69,11 @@ impl Text {
         self.tokenizer.decode(tokens, skip_special)
     }
 
+    /// A token as tokenizer.json spells it; empty for ids that are not used.
+    pub fn spelling(&self, token: u32) -> String {
+        self.tokenizer.id_to_token(token).map(String::from).unwrap_or_default()
+    }
+
     /// A stream of an answer's text, without control tokens.
     pub fn stream(&self) -> impl Stream + '_ {
         TextStream(Some(StreamDecoder::new(&self.tokenizer, true)))

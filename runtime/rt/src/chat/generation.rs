@@ -8,11 +8,11 @@ pub fn without_generation_tags(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         out.push_str(&rest[..start]);
         let tail = &rest[start..];
-        let Some(end) = tail.find("%}") else {
+        let Some(len) = tail[2..].find("%}") else {
             rest = tail;
             break;
         };
-        let inner = &tail[2..end];
+        let (inner, end) = (&tail[2..2 + len], 2 + len);
         match inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace()) {
             "generation" | "endgeneration" => {
                 let left = if inner.starts_with('-') { "-" } else { "" };
@@ -38,6 +38,7 @@ mod tests {
             ("{%- generation -%} x {%- endgeneration %}", "{#- -#} x {#- #}"),
             ("{% if generation %}{% endif %}", "{% if generation %}{% endif %}"),
             ("{{ x }} {% broken", "{{ x }} {% broken"),
+            ("{%} x", "{%} x"),
         ];
         for (source, expected) in cases {
             assert_eq!(without_generation_tags(source), expected);

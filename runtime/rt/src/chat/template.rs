@@ -183,4 +183,28 @@ mod tests {
         let parts = template("{{ strftime_now('%Y') }}").render(&[], true).expect("renders");
         assert!(text(&parts).parse::<u32>().is_ok_and(|year| year > 2000));
     }
+
+    /// Sources made by deleting, doubling and changing characters of a sound one.
+    #[test]
+    fn broken_templates_are_errors() {
+        let mut random = crate::sampler::SplitMix64(9);
+        let sound: Vec<char> = CHATML.chars().collect();
+        let messages = [Message::new("user", "hi <|im_end|>")];
+        let mut rendered = 0;
+        for _ in 0..10_000 {
+            let mut source = sound.clone();
+            for _ in 0..1 + random.bits() % 3 {
+                let at = random.bits() as usize % source.len();
+                match random.bits() % 3 {
+                    0 => drop(source.remove(at)),
+                    1 => source.insert(at, source[at]),
+                    _ => source[at] = sound[random.bits() as usize % sound.len()],
+                }
+            }
+            let source: String = source.into_iter().collect();
+            let Ok(template) = ChatTemplate::new(&source, &[], vec!["<|im_end|>".into()]) else { continue };
+            rendered += usize::from(template.render(&messages, true).is_ok());
+        }
+        assert!(rendered > 100, "{rendered} of the mutants render");
+    }
 }

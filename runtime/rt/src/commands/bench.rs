@@ -29,7 +29,7 @@ pub struct Sizes {
 /// Runs the command.
 pub fn run(args: &Bench) -> Result<()> {
     let artifact = Artifact::open()?;
-    let (mut engine, populating) = artifact.engine(&args.machine.device, engine_options(&args.machine))?;
+    let (mut engine, populating) = artifact.engine(&args.machine, engine_options(&args.machine))?;
     let load = crate::clock_start().elapsed();
     let sizes = sizes(args, engine.context())?;
     let _busy = signals::Busy::begin();

@@ -258,7 +258,8 @@ fn profile_table(title: &str, rows: &[PhaseRow]) -> String {
         "\n{title}\n{:>10} {:>6} {:>6} {:>10} {:>8} {:>9}  kernels\n",
         "us", "%", "runs", "MB", "GB/s", "GFLOP/s"
     );
-    for row in rows {
+    // A phase for many tokens and its twin for one: only one of them runs.
+    for row in rows.iter().filter(|r| r.runs > 0.0) {
         let share = if total > 0.0 { 100.0 * row.microseconds / total } else { 0.0 };
         text.push_str(&format!(
             "{:>10.1} {share:>6.1} {:>6.0} {:>10.3} {:>8.1} {:>9.1}  {}\n",

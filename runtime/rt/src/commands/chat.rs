@@ -25,7 +25,7 @@ pub fn run(args: &Chat) -> Result<()> {
     if !text.has_template() {
         return Err(Error::input("this model has no chat template; use run, which continues a text"));
     }
-    let (engine, _populating) = artifact.engine(&args.machine.device, engine_options(&args.machine))?;
+    let (engine, _populating) = artifact.engine(&args.machine, engine_options(&args.machine))?;
     let mut conversation = Conversation {
         engine,
         text: &text,

@@ -28,7 +28,7 @@ pub fn run(args: &Logits) -> Result<()> {
     if tokens.is_empty() {
         return Err(Error::usage("there are no tokens; give --text or --tokens 1,2,3"));
     }
-    let (mut engine, _populating) = artifact.engine(&args.machine.device, engine_options(&args.machine))?;
+    let (mut engine, _populating) = artifact.engine(&args.machine, engine_options(&args.machine))?;
     if tokens.len() > engine.context() {
         return Err(Error::fit(format!(
             "{} tokens do not fit into the context of {} positions",

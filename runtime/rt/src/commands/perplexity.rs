@@ -33,7 +33,7 @@ pub fn run(args: &Perplexity) -> Result<()> {
             args.ctx
         )));
     }
-    let (mut engine, _populating) = artifact.engine(&args.machine.device, options)?;
+    let (mut engine, _populating) = artifact.engine(&args.machine, options)?;
     let _busy = Busy::begin();
     let windows = tokens.len() / args.ctx;
     let mut progress = Progress::new(args.machine.quiet);

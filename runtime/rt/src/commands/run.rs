@@ -29,7 +29,7 @@ pub fn run(args: &Run) -> Result<()> {
         (Some(prompt), Some(text)) => text.encode_chat(&[Message::new("user", prompt)])?,
         _ => token_list(args.tokens.as_deref().unwrap_or(""))?,
     };
-    let (mut engine, _populating) = artifact.engine(&args.machine.device, engine_options(&args.machine))?;
+    let (mut engine, _populating) = artifact.engine(&args.machine, engine_options(&args.machine))?;
     let end: &[u32] = if args.choice.ignore_eos { &[] } else { &artifact.manifest.text.eos };
     let request =
         Request { prompt: &prompt, max_tokens: args.choice.max_tokens, sampling, stops: &args.choice.stop, end };
@@ -37,12 +37,13 @@ pub fn run(args: &Run) -> Result<()> {
         Some(text) => Box::new(text.stream()),
         None => Box::new(Numbers::default()),
     };
-    let mut whole = String::new();
+    let (mut whole, mut printed) = (String::new(), false);
     let mut emit = |piece: &str| -> Result<()> {
         if args.json {
             whole.push_str(piece);
             return Ok(());
         }
+        printed = true;
         output::print(piece)
     };
     let busy = Busy::begin();
@@ -52,7 +53,9 @@ pub fn run(args: &Run) -> Result<()> {
         let object = report(&whole, &prompt, &outcome?, sampling.seed);
         return output::print_line(&object.to_string());
     }
-    output::print("\n")?;
+    if printed || outcome.is_ok() {
+        output::print("\n")?;
+    }
     let outcome = outcome?;
     if outcome.finish == Finish::Context && !args.machine.quiet {
         output::note(&format!("note: the context of {} positions is full", engine.context()));

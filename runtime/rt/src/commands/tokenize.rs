@@ -19,7 +19,7 @@ pub fn run(args: &Tokenize) -> Result<()> {
         (false, special) => text.encode(&input, special),
     };
     if args.json {
-        let pieces: Vec<_> = ids.iter().map(|id| text.decode(&[*id], false)).collect();
+        let pieces: Vec<_> = ids.iter().map(|id| text.spelling(*id)).collect();
         return output::print_line(&json!({ "ids": ids, "tokens": pieces }).to_string());
     }
     output::print_line(&ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))

@@ -94,7 +94,8 @@ impl Payload {
         }
         for section in self.sections() {
             let start = at.start + section.offset;
-            check_sum(name(section.kind), section.checksum, hash(&[start..start + section.len])?)?;
+            let range = start..start + section.len;
+            check_sum(name(section.kind), section.checksum, hash(std::slice::from_ref(&range))?)?;
         }
         self.check_padding(&file, at.start)
     }
