@@ -11,8 +11,6 @@ pub struct Schedule {
     pub gemm_tokens: usize,
     /// Panels that a GEMV streams at once.
     pub gemv_panels: usize,
-    /// Steps of k unrolled in a GEMV.
-    pub gemv_unroll: usize,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
     pub gemm_k_block: usize,
     /// Query heads whose scores are in flight together in attention.
@@ -21,9 +19,9 @@ pub struct Schedule {
 
 /// Vector register bytes, vector registers, and the tiling that fits them.
 const TABLE: [(usize, Schedule); 3] = [
-    (64, Schedule { gemm_tokens: 12, gemv_panels: 4, gemv_unroll: 2, gemm_k_block: 512, attention_heads: 4 }),
-    (32, Schedule { gemm_tokens: 6, gemv_panels: 4, gemv_unroll: 1, gemm_k_block: 512, attention_heads: 2 }),
-    (16, Schedule { gemm_tokens: 3, gemv_panels: 2, gemv_unroll: 1, gemm_k_block: 512, attention_heads: 1 }),
+    (64, Schedule { gemm_tokens: 12, gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
+    (32, Schedule { gemm_tokens: 4, gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
+    (16, Schedule { gemm_tokens: 2, gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
 ];
 
 impl Schedule {

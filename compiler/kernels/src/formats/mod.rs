@@ -4,7 +4,7 @@
 //! step `step_bytes` long. bf16 stands in pairs (two consecutive k in one 32-bit lane), the order
 //! that dot-product and tile instructions read; f32 and f16 have one k per step.
 
-use crate::kir::{BinOp, Builder, Cast, Elem, Ty, Val};
+use crate::kir::{BinOp, Builder, Cast, Elem, Hint, Ty, Val};
 use crate::layout::{LANES, PANEL};
 
 /// How weights are stored in an artifact.
@@ -75,6 +75,27 @@ impl WeightFormat {
                 let pairs = b.load(Ty::vector(Elem::I32, LANES), ptr, offset);
                 bf16_pair(b, pairs).to_vec()
             }
+        }
+    }
+
+    /// Emits the decoding of the one k of the step at `ptr` that is number `k` in it. A product that
+    /// uses a vector for many tokens reads the step once for each k: that takes a register less
+    /// than keeping the packed step.
+    pub fn emit_decode_one(self, b: &mut Builder, ptr: Val, k: usize) -> Val {
+        match (self, k) {
+            (WeightFormat::Bf16, 1) => {
+                // Another element type than for k = 0, so that the two loads stay two.
+                let ty = Ty::vector(Elem::I64, LANES / 2);
+                let pairs = b.load_with(ty, ptr, 0, 4, Hint::None);
+                let mask = b.int(ty, 0xffff_0000_ffff_0000_u64 as i64);
+                let upper = b.bin(BinOp::And, pairs, mask);
+                b.cast(Cast::Bitcast, upper, Ty::vector(Elem::F32, LANES))
+            }
+            (WeightFormat::Bf16, _) => {
+                let pairs = b.load(Ty::vector(Elem::I32, LANES), ptr, 0);
+                bf16_pair(b, pairs)[0]
+            }
+            _ => self.emit_decode(b, ptr, 0)[k],
         }
     }
 

@@ -96,13 +96,13 @@ impl Product {
             let k = env.b.mul_const(step, self.format.k_step() as i64);
             let xs = env.at(x, k, 4);
             let ws = env.at(w, step, self.format.step_bytes());
-            let decoded = self.format.emit_decode(&mut env.b, ws, 0);
             let mut acc = acc.to_vec();
-            for (kk, wv) in decoded.iter().enumerate() {
+            for kk in 0..self.format.k_step() {
+                let wv = self.format.emit_decode_one(&mut env.b, ws, kk);
                 for (t, a) in acc.iter_mut().enumerate() {
                     let v = env.b.load(Ty::F32, xs, ((t * self.x_stride + kk) * 4) as i32);
                     let v = env.b.splat(v, LANES);
-                    *a = env.b.fma(*wv, v, *a);
+                    *a = env.b.fma(wv, v, *a);
                 }
             }
             acc
