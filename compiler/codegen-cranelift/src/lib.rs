@@ -72,8 +72,7 @@ impl Unit {
     }
 
     fn declare(isa: OwnedTargetIsa, program: &Program) -> Result<Unit, Failure> {
-        let mut builder = ObjectBuilder::new(isa, "llmc", cranelift_module::default_libcall_names())?;
-        builder.unwind_info(true);
+        let builder = ObjectBuilder::new(isa, "llmc", cranelift_module::default_libcall_names())?;
         let mut module = ObjectModule::new(builder);
         let mut ids = Vec::new();
         for f in &program.functions {

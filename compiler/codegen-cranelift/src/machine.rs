@@ -9,10 +9,14 @@ use llmc_kernels::{BackendError, Target};
 /// Without Cranelift's optimiser: it moves arithmetic to where results are demanded, which in an
 /// unrolled inner loop is its end, and then everything before is spilled. Kernels are written in a
 /// good order and with little to fold.
+///
+/// Frame pointers stand in for unwind tables: Cranelift's tables hold absolute addresses, which a
+/// position-independent artifact cannot have in read-only memory.
 const SHARED: &[(&str, &str)] = &[
     ("opt_level", "none"),
     ("is_pic", "true"),
-    ("unwind_info", "true"),
+    ("unwind_info", "false"),
+    ("preserve_frame_pointers", "true"),
     ("enable_probestack", "true"),
     ("probestack_strategy", "inline"),
 ];
