@@ -1,5 +1,6 @@
 //! Shared test support.
 
+pub mod command;
 pub mod jit;
 pub mod kirgen;
 pub mod reference;

@@ -40,6 +40,7 @@ pub struct Front {
 /// # Errors
 /// See [`Error`]; nothing is left under the output's name.
 pub fn compile(options: &Options, out: &Path, progress: &Progress) -> Result<Artifact> {
+    check_targets(options)?;
     llmc_link::check_output(out)?;
     let front = front(options, progress)?;
     let tokenizer = tokenizer(&front.opened, progress)?;
@@ -50,6 +51,16 @@ pub fn compile(options: &Options, out: &Path, progress: &Progress) -> Result<Art
     let objects: Vec<_> = objects.into_iter().map(|o| (o.name, o.bytes)).collect();
     let report = llmc_link::executable(&objects, &variants(&plan), &mut payload, out, options.linker.as_deref())?;
     Ok(Artifact { report, passes: front.passes })
+}
+
+/// Refuses targets that the runtime inside llmc does not run on.
+fn check_targets(options: &Options) -> Result<()> {
+    match options.resolve_targets()?.iter().find(|t| !t.name.starts_with("x86-64")) {
+        None => Ok(()),
+        Some(Target { name, .. }) => Err(Error::Usage(format!(
+            "--target {name}: no executable can be made, since llmc has no runtime for it; use --emit asm or --emit object"
+        ))),
+    }
 }
 
 /// Opens a model, builds its module and runs the passes.

@@ -77,7 +77,11 @@ fn plan_text(plan: &llmc_lower::Plan, module: &llmc_ir::Module) -> String {
             let _ = writeln!(out, "  phase {i:>3} x{:<3} {:>12} weight bytes  {kernels}", p.count, p.weight_bytes);
         }
     }
-    let _ = writeln!(out, "kv {}: {} positions and {} bytes per page", plan.kv.dtype, plan.kv.page_positions, plan.kv.page_bytes);
+    let _ = writeln!(
+        out,
+        "kv {}: {} positions and {} bytes per page",
+        plan.kv.dtype, plan.kv.page_positions, plan.kv.page_bytes
+    );
     let _ = writeln!(out, "weights: {} bytes", plan.weights.bytes);
     for t in plan.tensors(module) {
         let _ = writeln!(out, "  {:>12} {:>12} {:<5} {:?} {}", t.offset, t.bytes, t.scheme, t.shape, t.name);

@@ -49,7 +49,8 @@ impl Error {
                 Class::BadUsage => 2,
                 Class::Io | Class::Internal => 1,
             },
-            Error::Backend(llmc_kernels::BackendError::Target { .. }) => 2,
+            Error::Backend(llmc_kernels::BackendError::Target { .. })
+            | Error::Passes(llmc_passes::Error::UnknownRule(..)) => 2,
             _ => 1,
         }
     }

@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod options;
 pub mod payload;
 pub mod progress;
+pub mod signals;
 
 pub use compile::{Artifact, compile};
 pub use error::{Error, Result};

@@ -5,6 +5,7 @@ use llmc::cli::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    llmc::signals::install();
     let cli = Cli::parse();
     match llmc::commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -40,8 +40,9 @@ impl Progress {
     pub fn bytes(&self, what: &str, total: u64) -> Bar {
         let bar = match self {
             Progress::Bars => {
-                let style = ProgressStyle::with_template("{msg} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-                    .unwrap_or_else(|_| ProgressStyle::default_bar());
+                let style =
+                    ProgressStyle::with_template("{msg} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+                        .unwrap_or_else(|_| ProgressStyle::default_bar());
                 Some(ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_message(what.to_owned()))
             }
             Progress::Lines => {

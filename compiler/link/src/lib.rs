@@ -18,6 +18,7 @@ mod wild;
 
 pub use archive::{SelfCheck, self_check};
 pub use error::{Error, Result};
+pub use output::abandon;
 pub use payload::PayloadSource;
 
 use image::Image;
@@ -67,6 +68,9 @@ const FLAGS: &[&str] = &[
     "--hash-style=gnu",
     "--entry=_start",
 ];
+/// Permissions of an artifact, and of other files.
+const EXECUTABLE: u32 = 0o755;
+const PLAIN: u32 = 0o644;
 /// Name of the runtime archive among a link's inputs.
 const RUNTIME: &str = "libllmc_rt.a";
 
@@ -88,7 +92,7 @@ pub fn executable(
     let layout = Layout::new(payload)?;
     let image = Image::new(link(objects, variants, linker)?, layout.len)?;
     payload::write(&output, &image, layout, payload)?;
-    output.publish()?;
+    output.publish(EXECUTABLE)?;
     let bytes = image.file_len();
     Ok(Report { bytes, bytes_without_weights: bytes - payload.weights_len() })
 }
@@ -100,6 +104,17 @@ pub fn executable(
 /// [`Error::Output`] or [`Error::NotAFile`].
 pub fn check_output(out: &Path) -> Result<()> {
     Output::create(out).map(drop)
+}
+
+/// Writes a file that is no executable the same way: it appears complete or not at all.
+///
+/// # Errors
+///
+/// [`Error::Output`] or [`Error::NotAFile`].
+pub fn write_file(out: &Path, bytes: &[u8]) -> Result<()> {
+    let output = Output::create(out)?;
+    output.write_at(bytes, 0)?;
+    output.publish(PLAIN)
 }
 
 /// The linked file, still without its payload.

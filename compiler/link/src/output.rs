@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// In the name of every temporary: `.NAME.llmc-tmp-PID-N`.
 const MARK: &str = ".llmc-tmp-";
@@ -32,7 +33,10 @@ impl Output {
         let name = path.file_name().ok_or_else(|| error(io::ErrorKind::InvalidFilename.into()))?;
         let folder = folder_of(path);
         remove_leftovers(folder);
+        let mut unfinished = unfinished();
         let (file, temporary) = create_locked(folder, name).map_err(error)?;
+        unfinished.push(temporary.clone());
+        drop(unfinished);
         Ok(Output { file, temporary, path: path.to_owned(), published: false })
     }
 
@@ -57,11 +61,12 @@ impl Output {
         self.file.read_exact_at(bytes, offset).map_err(|source| Error::Output { path: self.path.clone(), source })
     }
 
-    /// Makes the file executable and gives it its name.
-    pub(crate) fn publish(mut self) -> Result<()> {
+    /// Gives the file its permissions (`0o755` for an executable) and its name.
+    pub(crate) fn publish(mut self, mode: u32) -> Result<()> {
+        let _not_abandoned = unfinished();
         let done = self
             .file
-            .set_permissions(fs::Permissions::from_mode(0o755))
+            .set_permissions(fs::Permissions::from_mode(mode))
             .and_then(|()| fs::rename(&self.temporary, &self.path));
         done.map_err(|source| Error::Output { path: self.path.clone(), source })?;
         self.published = true;
@@ -75,7 +80,26 @@ impl Drop for Output {
             // A failure leaves what a killed process leaves; the next output here removes it.
             let _ = fs::remove_file(&self.temporary);
         }
+        unfinished().retain(|t| *t != self.temporary);
     }
+}
+
+/// Temporaries of this process whose outputs are not complete.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all unfinished output of this process, for one that is about to end: from here on no
+/// output begins or appears, and whoever tries waits for ever.
+pub fn abandon() {
+    let unfinished = unfinished();
+    for temporary in unfinished.iter() {
+        // A failure leaves what a killed process leaves; the next output there removes it.
+        let _ = fs::remove_file(temporary);
+    }
+    std::mem::forget(unfinished);
 }
 
 /// The folder that `path` lies in.
@@ -155,7 +179,7 @@ mod tests {
         output.allocate(3).expect("allocated");
         output.write_at(b"abc", 0).expect("written");
         assert!(!folder.join("model").exists());
-        output.publish().expect("published");
+        output.publish(0o755).expect("published");
         assert_eq!(names(&folder), ["model"]);
         assert_eq!(fs::read(folder.join("model")).expect("readable"), b"abc");
         assert_eq!(fs::metadata(folder.join("model")).expect("there").permissions().mode() & 0o777, 0o755);

@@ -1,6 +1,6 @@
 //! `llmc compile`.
 
-use super::{print, set_jobs};
+use super::{print, set_jobs, write_file};
 use crate::cli::CompileArgs;
 use crate::compile;
 use crate::emit::{self, Emit};
@@ -21,7 +21,7 @@ pub(super) fn run(args: &CompileArgs) -> Result<()> {
             let text = emit::text(emit, &options, &progress)?;
             match &args.output {
                 None => print(&text),
-                Some(path) => std::fs::write(path, text).map_err(|e| Error::io("writing", path, &e)),
+                Some(path) => write_file(path, text.as_bytes()),
             }
         }
     }
@@ -61,7 +61,7 @@ fn objects(args: &CompileArgs, options: &Options, progress: &Progress) -> Result
     std::fs::create_dir_all(&out).map_err(|e| Error::io("making", &out, &e))?;
     for object in compile::objects(&plan, options, progress)? {
         let path = out.join(format!("{}.o", object.name.trim_end_matches(".o")));
-        std::fs::write(&path, &object.bytes).map_err(|e| Error::io("writing", &path, &e))?;
+        write_file(&path, &object.bytes)?;
     }
     Ok(())
 }

@@ -13,8 +13,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     let best = Target::best(features);
     let link = llmc_link::self_check().map_err(Error::Failed)?;
     let backends: &[&str] = if cfg!(feature = "llvm") { &["llvm", "cranelift"] } else { &["cranelift"] };
-    let runs: Vec<&str> =
-        Target::names().filter(|n| Target::from_name(n).is_some_and(|t| n.starts_with("x86-64") && t.features & !features == 0)).collect();
+    let runs: Vec<&str> = Target::names()
+        .filter(|n| Target::from_name(n).is_some_and(|t| n.starts_with("x86-64") && t.features & !features == 0))
+        .collect();
     if args.json {
         let json = serde_json::json!({
             "llmc": env!("CARGO_PKG_VERSION"),
@@ -33,7 +34,8 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     let _ = writeln!(out, "back ends      {}", backends.join(", "));
     let _ = writeln!(out, "targets        {}", Target::names().collect::<Vec<_>>().join(", "));
     let _ = writeln!(out, "runs here      {}", runs.join(", "));
-    let _ = writeln!(out, "--target cpu   {}", best.map_or("none: this CPU is older than x86-64-v2".into(), |t| t.name));
+    let _ =
+        writeln!(out, "--target cpu   {}", best.map_or("none: this CPU is older than x86-64-v2".into(), |t| t.name));
     let _ = writeln!(out, "CPU features   {}", Feature::names(features).join(" "));
     let _ = writeln!(out, "artifacts      {}, glibc from {}", link.target, link.glibc_floor.replace('_', " "));
     print(&out)

@@ -41,7 +41,13 @@ fn model(args: &InspectArgs) -> Result<()> {
         return print(&format!("{json:#}\n"));
     }
     let mut out = String::new();
-    let _ = writeln!(out, "{}: {} parameters, {:.1} MB", opened.name, checkpoint.parameter_count(), checkpoint.weight_bytes() as f64 / 1e6);
+    let _ = writeln!(
+        out,
+        "{}: {} parameters, {:.1} MB",
+        opened.name,
+        checkpoint.parameter_count(),
+        checkpoint.weight_bytes() as f64 / 1e6
+    );
     let _ = writeln!(out, "{}", opened.spec);
     let _ = writeln!(out, "tokenizer: {}", if opened.tokenizer_json.is_some() { "yes" } else { "none" });
     let _ = writeln!(out, "licence: {}", opened.license.as_deref().unwrap_or("not named"));
@@ -61,7 +67,13 @@ fn artifact(args: &InspectArgs) -> Result<()> {
     let mut out = String::new();
     let _ = writeln!(out, "{} ({}), compiled by llmc {}", m.name, m.architecture, m.llmc);
     let _ = writeln!(out, "{} parameters, {} layers, context {}", m.model.parameters, m.model.layers, m.model.context);
-    let _ = writeln!(out, "activations {}, KV cache {}, weights {:.1} MB", m.activations, m.kv.dtype, m.weights.bytes as f64 / 1e6);
+    let _ = writeln!(
+        out,
+        "activations {}, KV cache {}, weights {:.1} MB",
+        m.activations,
+        m.kv.dtype,
+        m.weights.bytes as f64 / 1e6
+    );
     for v in &m.variants {
         let _ = writeln!(out, "code for {} by {}, {} phases", v.target, v.backend, v.phases.len());
     }
@@ -74,7 +86,8 @@ fn artifact(args: &InspectArgs) -> Result<()> {
 
 /// The manifest of an artifact, found through its payload's section.
 fn manifest(path: &Path) -> Result<Manifest> {
-    let bad = |what: &str| Error::Input(format!("{}: {what}; it is not an artifact of llmc, or damaged", path.display()));
+    let bad =
+        |what: &str| Error::Input(format!("{}: {what}; it is not an artifact of llmc, or damaged", path.display()));
     let mut file = File::open(path).map_err(|e| Error::io("opening", path, &e))?;
     let start = payload_start(&mut file).ok_or_else(|| bad(&format!("no section {SECTION_NAME}")))?;
     let header = read_at(&mut file, start, 4096).ok_or_else(|| bad("the payload is cut off"))?;

@@ -8,6 +8,7 @@ mod plan;
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use clap::CommandFactory;
+use std::path::Path;
 
 /// Runs a command line.
 ///
@@ -20,8 +21,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "llmc", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "llmc", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
     }
 }
@@ -33,6 +35,15 @@ fn print(text: &str) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::Failed(format!("writing to standard output: {e}"))),
         _ => Ok(()),
     }
+}
+
+/// Writes a file whole or not at all; a device or pipe that already has the name is written to.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let special = std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir());
+    if special {
+        return std::fs::write(path, bytes).map_err(|e| Error::io("writing", path, &e));
+    }
+    Ok(llmc_link::write_file(path, bytes)?)
 }
 
 /// Sets the number of the compiler's threads.

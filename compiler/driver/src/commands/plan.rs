@@ -77,7 +77,12 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     for (name, bytes) in memory.lines() {
         let _ = writeln!(out, "  {name:<10} {:>10.1} MB", bytes as f64 / 1e6);
     }
-    let _ = writeln!(out, "reads {:.1} MB of weights per token, {:.2} GFLOP per token", bytes_per_token as f64 / 1e6, flops as f64 / 1e9);
+    let _ = writeln!(
+        out,
+        "reads {:.1} MB of weights per token, {:.2} GFLOP per token",
+        bytes_per_token as f64 / 1e6,
+        flops as f64 / 1e9
+    );
     let _ = writeln!(
         out,
         "roofline at {:.0} GB/s and {:.0} GFLOP/s: {decode:.1} tokens/s decoding, {prefill:.0} tokens/s prefilling",

@@ -87,7 +87,7 @@ impl Payload {
             Ok(hasher.digest())
         };
         let code = image.code_ranges()?;
-        check_sum("code", self.header.code_checksum, hash(&code)?)?;
+        check_sum("code's bytes", self.header.code_checksum, hash(&code)?)?;
         if total == self.header.file_len {
             let rest = llmc_abi::payload::rest_ranges(&code, at.clone(), total);
             check_sum("ELF headers or symbols", self.header.rest_checksum, hash(&rest)?)?;
@@ -131,7 +131,7 @@ fn parse_header(bytes: &[u8]) -> Result<Header, String> {
         return Err(format!("the payload does not begin with LLMCPAY1; {REMEDY}"));
     }
     let plain = Header { header_checksum: 0, ..header };
-    check_sum("payload's header", header.header_checksum, xxh3_64(&plain.to_bytes()))?;
+    check_sum("bytes of the payload's header", header.header_checksum, xxh3_64(&plain.to_bytes()))?;
     if header.len != bytes.len() as u64 {
         return Err(format!("the payload has {} bytes, its header says {}; {REMEDY}", bytes.len(), header.len));
     }

@@ -32,6 +32,8 @@ pub fn install() {
         libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut());
         libc::sigaction(libc::SIGTERM, &raw const action, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // A file size limit is an error of the write that meets it.
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

@@ -1,0 +1,10 @@
+//! The commands as users run them: `llmc` and its artifacts, from the outside.
+
+mod artifact_cli;
+mod artifact_files;
+mod bad_input;
+mod determinism;
+mod llmc_cli;
+mod output_files;
+mod signals;
+mod standalone;
