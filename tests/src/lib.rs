@@ -1,7 +1,9 @@
 //! Shared test support.
 
+pub mod artifact;
 pub mod command;
 pub mod jit;
 pub mod kirgen;
 pub mod reference;
+pub mod step;
 pub mod weights;

@@ -1,0 +1,300 @@
+//! Steps of a whole model without an executable: compiled into this process, or on the kernel IR's
+//! interpreter, which checks every access.
+//!
+//! Memory that a step must not depend on holds NaN, or in the interpreter nothing that may be read.
+
+use crate::jit::{self, Loaded};
+use llmc_abi::StepArgs;
+use llmc_abi::step::STEP_FIELDS;
+use llmc_kernels::kir::Program;
+use llmc_kernels::kir::interp::{Addr, Compiled, Machine, Order};
+use llmc_kernels::layout::PAGE;
+use llmc_kernels::{Backend, Target};
+use llmc_lower::{Plan, pack};
+use llmc_models::BuildOptions;
+use llmc_passes::TargetFacts;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A planned model with its packed weights.
+#[derive(Debug)]
+pub struct Model {
+    /// The plan for one target.
+    pub plan: Plan,
+    /// Packed weights.
+    pub weights: Vec<u8>,
+    /// Logits per row.
+    pub vocab: usize,
+}
+
+/// How to plan a model.
+#[derive(Clone, Debug)]
+pub struct Planning {
+    /// How to build it.
+    pub build: BuildOptions,
+    /// Rule applications allowed.
+    pub fuel: Option<u32>,
+    /// Target.
+    pub target: Target,
+    /// Bytes of the widest vector.
+    pub vector_bytes: usize,
+    /// Most tokens of a step, and most rows.
+    pub tokens: usize,
+}
+
+impl Model {
+    /// Plans the model in `folder`. Panics with the reason if that fails.
+    pub fn new(folder: &Path, how: &Planning) -> Model {
+        let opened = llmc_models::open(folder).unwrap_or_else(|e| panic!("{e}"));
+        let mut module = llmc_models::build(&opened, &how.build).unwrap_or_else(|e| panic!("{e}"));
+        let facts = TargetFacts::named(&how.target.name).expect("every target has facts");
+        let passes = llmc_passes::Options { fuel: how.fuel, ..llmc_passes::Options::new(facts) };
+        llmc_passes::run(&mut module, &passes).unwrap_or_else(|e| panic!("{e}"));
+        let info = llmc_ir::verify(&module).unwrap_or_else(|e| panic!("{e}"));
+        let limits = llmc_lower::Options { tokens: how.tokens, rows: how.tokens };
+        let targets = [how.target.clone()];
+        let plan = llmc_lower::plan(&module, &info, &targets, how.vector_bytes, limits);
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let mut weights = vec![0; plan.weights.bytes];
+        let mut store = |offset: u64, bytes: &[u8]| {
+            weights[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        };
+        pack::pack(&module, &plan.weights, &opened.checkpoint, &mut store).unwrap_or_else(|e| panic!("{e}"));
+        Model { plan, weights, vocab: opened.spec.vocab }
+    }
+
+    /// Kernels and the step.
+    pub fn program(&self) -> &Program {
+        &self.plan.variants[0].program
+    }
+
+    fn entry(&self) -> &str {
+        &self.plan.variants[0].symbol
+    }
+
+    fn arena_bytes(&self, workers: usize) -> usize {
+        let scratch = self.plan.variants[0].scratch;
+        scratch.arena_bytes + workers * scratch.worker_bytes
+    }
+}
+
+/// The tokens of one step.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// Token ids.
+    pub ids: Vec<i32>,
+    /// Position of each token.
+    pub positions: Vec<i32>,
+    /// Sequence of each token.
+    pub seqs: Vec<i32>,
+    /// Tokens whose logits are wanted.
+    pub rows: Vec<i32>,
+}
+
+impl Step {
+    /// Tokens of one sequence from position `start` on, all logits wanted.
+    pub fn of(seq: i32, start: usize, ids: &[i32]) -> Step {
+        let mut step = Step::default();
+        ids.iter().enumerate().for_each(|(i, id)| step.push(seq, start + i, *id));
+        step
+    }
+
+    /// Adds a token whose logits are wanted.
+    pub fn push(&mut self, seq: i32, position: usize, id: i32) {
+        self.rows.push(self.ids.len() as i32);
+        self.ids.push(id);
+        self.positions.push(position as i32);
+        self.seqs.push(seq);
+    }
+
+    fn arrays<'a>(&'a self, pages: &'a Pages) -> [(&'static str, &'a [i32]); 5] {
+        let Step { ids, positions, seqs, rows } = self;
+        [("ids", ids), ("positions", positions), ("seqs", seqs), ("rows", rows), ("page_table", &pages.table)]
+    }
+
+    fn counts(&self, pages: &Pages) -> [(&'static str, u64); 5] {
+        [
+            ("n_tokens", self.ids.len() as u64),
+            ("n_rows", self.rows.len() as u64),
+            ("n_seqs", (pages.table.len() / pages.stride) as u64),
+            ("page_table_stride", pages.stride as u64),
+            ("sync", 0),
+        ]
+    }
+}
+
+/// Which page each block of each sequence has.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    table: Vec<i32>,
+    stride: usize,
+}
+
+impl Pages {
+    /// Pages from `first` on for `sequences` sequences of `positions` positions, in turns, so that no
+    /// sequence's pages lie together.
+    pub fn new(first: i32, sequences: usize, positions: usize) -> Pages {
+        let stride = positions.div_ceil(PAGE);
+        let page = |i: usize| first + (i % stride * sequences + i / stride) as i32;
+        Pages { table: (0..sequences * stride).map(page).collect(), stride }
+    }
+
+    fn end(&self) -> usize {
+        self.table.iter().max().map_or(0, |p| *p as usize + 1)
+    }
+
+    fn first(&self) -> usize {
+        self.table.iter().min().map_or(0, |p| *p as usize)
+    }
+}
+
+/// [`StepArgs`] as bytes.
+fn arguments(values: &BTreeMap<&str, u64>) -> Vec<u8> {
+    let mut bytes = vec![0; size_of::<StepArgs>()];
+    for (name, offset) in STEP_FIELDS {
+        bytes[offset..offset + 8].copy_from_slice(&values[name].to_le_bytes());
+    }
+    bytes
+}
+
+/// Something that runs steps.
+pub trait Runner {
+    /// Runs a step and gives the logits of its rows.
+    fn step(&mut self, step: &Step) -> Vec<f32>;
+}
+
+/// Logits of all tokens of sequence `seq`, given in chunks.
+pub fn prefill(runner: &mut dyn Runner, seq: i32, ids: &[i32], chunk: usize) -> Vec<f32> {
+    let chunks = ids.chunks(chunk).enumerate();
+    chunks.flat_map(|(i, part)| runner.step(&Step::of(seq, i * chunk, part))).collect()
+}
+
+/// Zeroed memory that takes room only where it is touched.
+struct Region {
+    base: *mut u8,
+    bytes: usize,
+}
+
+impl Region {
+    fn new(bytes: usize) -> Region {
+        let bytes = bytes.max(1);
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind | libc::MAP_NORESERVE, -1, 0) };
+        assert_ne!(base, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+        Region { base: base.cast(), bytes }
+    }
+
+    fn of(bytes: &[u8]) -> Region {
+        let mut region = Region::new(bytes.len());
+        region.slice(0, bytes.len()).copy_from_slice(bytes);
+        region
+    }
+
+    fn slice(&mut self, start: usize, bytes: usize) -> &mut [u8] {
+        assert!(start + bytes <= self.bytes, "inside the mapping");
+        // SAFETY: inside the mapping, which this value owns.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), bytes) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length.
+        unsafe { libc::munmap(self.base.cast(), self.bytes) };
+    }
+}
+
+/// A byte of which four make a NaN.
+const POISON: u8 = 0xff;
+
+/// A compiled model in this process.
+pub struct Native<'a> {
+    model: &'a Model,
+    code: Loaded,
+    pages: Pages,
+    /// Threads of each step.
+    pub workers: usize,
+    weights: Region,
+    kv: Region,
+}
+
+impl<'a> Native<'a> {
+    /// Compiles the model's step for the target it was planned for, which this machine must be.
+    pub fn new(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize) -> Native<'a> {
+        let target = &model.plan.variants[0].target;
+        let objects = backend.compile(model.program(), target).unwrap_or_else(|e| panic!("{e}"));
+        let page_bytes = model.plan.kv.page_bytes;
+        let mut kv = Region::new(pages.end() * page_bytes);
+        kv.slice(pages.first() * page_bytes, (pages.end() - pages.first()) * page_bytes).fill(POISON);
+        Native { model, code: jit::load(&objects), pages, workers, weights: Region::of(&model.weights), kv }
+    }
+}
+
+impl Runner for Native<'_> {
+    fn step(&mut self, step: &Step) -> Vec<f32> {
+        let mut arena = Region::new(self.model.arena_bytes(self.workers));
+        arena.slice(0, arena.bytes).fill(POISON);
+        let mut logits = Region::new(step.rows.len() * self.model.vocab * 4);
+        let lists = step.arrays(&self.pages).map(|(name, list)| {
+            let bytes: Vec<u8> = list.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (name, Region::of(&bytes))
+        });
+        let mut values: BTreeMap<&str, u64> = step.counts(&self.pages).into();
+        values.extend(lists.iter().map(|(name, region)| (*name, region.base as u64)));
+        let memory = [("weights", &self.weights), ("kv", &self.kv), ("arena", &arena), ("logits", &logits)];
+        values.extend(memory.map(|(name, region)| (name, region.base as u64)));
+        let args = Region::of(&arguments(&values));
+        // SAFETY: the arguments fulfil the step's contract: all buffers are as large as planned.
+        unsafe { self.code.run(self.model.entry(), args.base, self.workers) };
+        floats(logits.slice(0, step.rows.len() * self.model.vocab * 4))
+    }
+}
+
+/// A model on the kernel IR's interpreter.
+pub struct Interpreted<'a> {
+    model: &'a Model,
+    program: Compiled<'a>,
+    machine: Machine,
+    pages: Pages,
+    workers: usize,
+    order: Order,
+    weights: Addr,
+    kv: Addr,
+}
+
+impl<'a> Interpreted<'a> {
+    /// The model with workers that run in the order given between two barriers.
+    pub fn new(model: &'a Model, pages: Pages, workers: usize, order: Order) -> Interpreted<'a> {
+        let mut machine = Machine::new();
+        let weights = machine.alloc_readonly(model.weights.clone());
+        // Attention loads whole blocks of keys, also those positions that are not written yet.
+        let kv = machine.alloc(vec![POISON; pages.end() * model.plan.kv.page_bytes]);
+        Interpreted { model, program: Compiled::new(model.program()), machine, pages, workers, order, weights, kv }
+    }
+}
+
+impl Runner for Interpreted<'_> {
+    /// Panics if any access is outside a buffer, reads what was not written, or races.
+    fn step(&mut self, step: &Step) -> Vec<f32> {
+        let mut values: BTreeMap<&str, u64> = step.counts(&self.pages).into();
+        for (name, list) in step.arrays(&self.pages) {
+            let bytes = list.iter().flat_map(|v| v.to_le_bytes()).collect();
+            values.insert(name, self.machine.alloc_readonly(bytes).0);
+        }
+        let arena = self.machine.alloc_uninit(self.model.arena_bytes(self.workers));
+        let logits = self.machine.alloc_uninit(step.rows.len() * self.model.vocab * 4);
+        let memory = [("weights", self.weights), ("kv", self.kv), ("arena", arena), ("logits", logits)];
+        values.extend(memory.map(|(name, addr)| (name, addr.0)));
+        let args = self.machine.alloc_readonly(arguments(&values));
+        let run = self.machine.run_compiled(&self.program, self.model.entry(), args, self.workers, self.order);
+        run.unwrap_or_else(|e| panic!("{} workers, {:?}: {e}", self.workers, self.order));
+        floats(self.machine.buffer(logits))
+    }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let four = |b: &[u8]| f32::from_le_bytes(b.try_into().expect("four bytes"));
+    bytes.chunks_exact(4).map(four).collect()
+}

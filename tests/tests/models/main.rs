@@ -1,0 +1,7 @@
+//! Whole models: what their executables compute, and what it must not depend on.
+
+mod barriers;
+mod fidelity;
+mod invariance;
+mod rewriting;
+mod trained;
