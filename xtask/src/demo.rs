@@ -14,7 +14,11 @@ pub fn run(setup: &Setup) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let llmc = root().join("target/release/llmc");
     let artifact = folder.join("tinywiki");
-    sh(Command::new(&llmc).arg("compile").arg(root().join("tests/models/tinywiki/model.safetensors")).arg("-o").arg(&artifact))?;
+    sh(Command::new(&llmc)
+        .arg("compile")
+        .arg(root().join("tests/models/tinywiki/model.safetensors"))
+        .arg("-o")
+        .arg(&artifact))?;
     for prompt in PROMPTS {
         sh(Command::new(&artifact).args(["run", prompt, "--raw", "-n", "48", "--temp", "0.8", "--seed", "7"]))?;
         println!();

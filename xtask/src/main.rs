@@ -53,7 +53,9 @@ fn run(task: Task) -> Result<()> {
         Task::Demo => demo::run(&setup::prepare()?),
         Task::Test => test::run(&setup::prepare()?),
         Task::Tidy => tidy::run(),
-        Task::Bless => sh(cargo().args(["test", "--release", "--workspace", "--test", "filetests"]).env("LLMC_BLESS", "1")),
+        Task::Bless => {
+            sh(cargo().args(["test", "--release", "--workspace", "--test", "filetests"]).env("LLMC_BLESS", "1"))
+        }
         Task::MakeModel { name, output } => {
             let output = output.unwrap_or_else(|| root().join("target/models").join(&name));
             make_model::run(&name, &output)

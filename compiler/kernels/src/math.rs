@@ -78,7 +78,8 @@ pub fn gelu(b: &mut Builder, x: Val) -> Val {
     let (one, p) = (b.float(ty, 1.0), b.float(ty, 0.327_591_1));
     let denominator = b.fma(p, magnitude, one);
     let t = b.div(one, denominator);
-    let coefficients = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592].map(|c| b.float(ty, c));
+    let coefficients =
+        [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592].map(|c| b.float(ty, c));
     let poly = horner(b, t, &coefficients);
     let poly = b.mul(poly, t);
     let square = b.mul(z, z);

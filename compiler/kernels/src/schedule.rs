@@ -20,7 +20,7 @@ pub struct Schedule {
 /// Vector register bytes, vector registers, and the tiling that fits them.
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm_tokens: 12, gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
-    (32, Schedule { gemm_tokens: 4, gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
+    (32, Schedule { gemm_tokens: 5, gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
     (16, Schedule { gemm_tokens: 2, gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
 ];
 

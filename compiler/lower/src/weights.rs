@@ -148,7 +148,7 @@ pub struct Item {
 pub fn format_for(ty: &TensorType, k: usize) -> WeightFormat {
     match ty.dtype {
         DType::F16 => WeightFormat::F16,
-        DType::Bf16 if k % 2 == 0 => WeightFormat::Bf16,
+        DType::Bf16 if k.is_multiple_of(2) => WeightFormat::Bf16,
         _ => WeightFormat::F32,
     }
 }

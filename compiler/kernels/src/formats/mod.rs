@@ -19,11 +19,8 @@ pub enum WeightFormat {
 }
 
 /// Name, elements of k per step, bytes of an element.
-const TABLE: [(WeightFormat, &str, usize, usize); 3] = [
-    (WeightFormat::F32, "f32", 1, 4),
-    (WeightFormat::F16, "f16", 1, 2),
-    (WeightFormat::Bf16, "bf16", 2, 2),
-];
+const TABLE: [(WeightFormat, &str, usize, usize); 3] =
+    [(WeightFormat::F32, "f32", 1, 4), (WeightFormat::F16, "f16", 1, 2), (WeightFormat::Bf16, "bf16", 2, 2)];
 
 impl WeightFormat {
     fn row(self) -> (WeightFormat, &'static str, usize, usize) {

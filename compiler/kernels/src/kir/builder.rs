@@ -27,8 +27,7 @@ impl Builder {
     /// the values of all of them come back with it.
     pub fn new(name: impl Into<String>, params: &[Ty]) -> (Builder, Vec<Val>) {
         let mut b = Builder { name: name.into(), types: Vec::new(), regions: vec![Region::default()] };
-        let all: Vec<Val> =
-            [Ty::PTR, Ty::I64, Ty::I64].iter().chain(params).map(|ty| b.define(*ty)).collect();
+        let all: Vec<Val> = [Ty::PTR, Ty::I64, Ty::I64].iter().chain(params).map(|ty| b.define(*ty)).collect();
         b.regions[0].params = all.clone();
         (b, all)
     }

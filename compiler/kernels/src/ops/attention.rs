@@ -117,8 +117,7 @@ impl AttentionKernel {
     }
 
     fn clear(&self, env: &mut Env, frame: &Frame) {
-        let (zero, lowest, none) =
-            (env.b.float(VECTOR, 0.0), env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
+        let (zero, lowest, none) = (env.b.float(VECTOR, 0.0), env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
         for g in 0..self.group() {
             for e in (0..self.padded_head()).step_by(LANES as usize) {
                 env.b.store(zero, frame.values, ((g * self.padded_head() + e) * 4) as i32);
@@ -160,8 +159,7 @@ impl AttentionKernel {
             .map(|i| {
                 let start = env.b.add_const(base, (i * LANES as usize) as i64);
                 let positions = lane_numbers(env, start);
-                let (after, before) =
-                    (env.b.cmp(Cond::Ge, positions, first), env.b.cmp(Cond::Le, positions, last));
+                let (after, before) = (env.b.cmp(Cond::Ge, positions, first), env.b.cmp(Cond::Le, positions, last));
                 env.b.bin(BinOp::And, after, before)
             })
             .collect()
@@ -173,8 +171,7 @@ impl AttentionKernel {
         let (lo, hi, one) = (env.b.index(0), env.b.index(self.head_dim()), env.b.index(1));
         env.for_carried((lo, hi, one), &vec![zero; heads * PAGE_VECTORS], |env, e, acc| {
             let row = env.at(keys, e, PAGE * self.cache.layout.elem_bytes);
-            let k: Vec<Val> =
-                (0..PAGE_VECTORS).map(|i| self.cache.load(env, row, i * LANES as usize, LANES)).collect();
+            let k: Vec<Val> = (0..PAGE_VECTORS).map(|i| self.cache.load(env, row, i * LANES as usize, LANES)).collect();
             let q = env.at(q, e, 4);
             let mut sums = Vec::with_capacity(acc.len());
             for h in 0..heads {
@@ -252,8 +249,7 @@ impl AttentionKernel {
         while start < self.head_dim() {
             let pieces = pieces(start, (start + VALUE_BLOCK).min(self.head_dim()));
             let ty = |lanes: usize| Ty { elem: Elem::F32, lanes: lanes as u16 };
-            let init: Vec<Val> =
-                pieces.iter().map(|(e, lanes)| env.b.load(ty(*lanes), acc, 4 * *e as i32)).collect();
+            let init: Vec<Val> = pieces.iter().map(|(e, lanes)| env.b.load(ty(*lanes), acc, 4 * *e as i32)).collect();
             let (lo, one) = (env.b.index(0), env.b.index(1));
             let sums = env.for_carried((lo, count, one), &init, |env, j, acc| {
                 let weight = env.at(weights, j, 4);

@@ -207,7 +207,7 @@ impl Epilogue {
         if valid < PANEL {
             return store_lanes(env, v, to, valid);
         }
-        if out.stride % PANEL == 0 {
+        if out.stride.is_multiple_of(PANEL) {
             return env.b.store(v, to, 0);
         }
         let width = env.b.index(out.width);

@@ -73,7 +73,14 @@ impl Product {
         });
     }
 
-    fn gemm_block(&self, env: &mut Env, s: &Schedule, (x, w, raw): (Val, Val, Val), full: Val, (k0, k_len): (Val, usize)) {
+    fn gemm_block(
+        &self,
+        env: &mut Env,
+        s: &Schedule,
+        (x, w, raw): (Val, Val, Val),
+        full: Val,
+        (k0, k_len): (Val, usize),
+    ) {
         let x = env.at(x, k0, 4);
         let w = env.at(w, k0, self.format.step_bytes() / self.format.k_step());
         let lo = env.b.index(0);

@@ -68,7 +68,7 @@ pub fn vector(l: &mut Lowering<'_>, node: NodeId, v: Value, n: usize) -> Result<
 fn norm(l: &mut Lowering<'_>, node: NodeId, op: &Op, operands: &[Value], x: Rows, y: Rows) -> Result<Selected> {
     let groups = groups(l, operands[0]);
     let n = x.width / groups;
-    if groups > 1 && n % PANEL != 0 {
+    if groups > 1 && !n.is_multiple_of(PANEL) {
         return Err(l.error(node, format!("heads of {n} elements need rewriting: unfused, {PANEL} must divide them")));
     }
     let scale = vector(l, node, operands[1], n)?;

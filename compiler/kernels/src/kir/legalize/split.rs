@@ -36,11 +36,8 @@ impl Pass for Split {
             (Op::Cast(cast, a), Some(ty)) => self.cast(b, *cast, env.parts(*a), ty),
             (Op::Select(c, x, y), Some(ty)) => {
                 let count = env.parts(*x).len().max(env.parts(*y).len());
-                let cond = if env.ty(*c).lanes == 1 {
-                    vec![env.one(*c); count]
-                } else {
-                    regroup(b, env.parts(*c), count)
-                };
+                let cond =
+                    if env.ty(*c).lanes == 1 { vec![env.one(*c); count] } else { regroup(b, env.parts(*c), count) };
                 lanewise(b, env, op, ty, Some(cond))
             }
             (_, Some(ty)) => lanewise(b, env, op, ty, None),
