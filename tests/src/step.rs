@@ -7,7 +7,7 @@ use crate::jit::{self, Loaded};
 use llmc_abi::StepArgs;
 use llmc_abi::step::STEP_FIELDS;
 use llmc_kernels::kir::Program;
-use llmc_kernels::kir::interp::{Addr, Compiled, Machine, Order};
+use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
 use llmc_kernels::layout::PAGE;
 use llmc_kernels::{Backend, Target};
 use llmc_lower::{Plan, pack};
@@ -273,11 +273,12 @@ impl<'a> Interpreted<'a> {
         let kv = machine.alloc(vec![POISON; pages.end() * model.plan.kv.page_bytes]);
         Interpreted { model, program: Compiled::new(model.program()), machine, pages, workers, order, weights, kv }
     }
-}
 
-impl Runner for Interpreted<'_> {
-    /// Panics if any access is outside a buffer, reads what was not written, or races.
-    fn step(&mut self, step: &Step) -> Vec<f32> {
+    /// Runs a step and gives the logits of its rows.
+    ///
+    /// # Errors
+    /// If an access is outside a buffer, reads what was not written, or races.
+    pub fn try_step(&mut self, step: &Step) -> Result<Vec<f32>, InterpError> {
         let mut values: BTreeMap<&str, u64> = step.counts(&self.pages).into();
         for (name, list) in step.arrays(&self.pages) {
             let bytes = list.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -288,9 +289,15 @@ impl Runner for Interpreted<'_> {
         let memory = [("weights", self.weights), ("kv", self.kv), ("arena", arena), ("logits", logits)];
         values.extend(memory.map(|(name, addr)| (name, addr.0)));
         let args = self.machine.alloc_readonly(arguments(&values));
-        let run = self.machine.run_compiled(&self.program, self.model.entry(), args, self.workers, self.order);
-        run.unwrap_or_else(|e| panic!("{} workers, {:?}: {e}", self.workers, self.order));
-        floats(self.machine.buffer(logits))
+        self.machine.run_compiled(&self.program, self.model.entry(), args, self.workers, self.order)?;
+        Ok(floats(self.machine.buffer(logits)))
+    }
+}
+
+impl Runner for Interpreted<'_> {
+    fn step(&mut self, step: &Step) -> Vec<f32> {
+        let (workers, order) = (self.workers, self.order);
+        self.try_step(step).unwrap_or_else(|e| panic!("{workers} workers, {order:?}: {e}"))
     }
 }
 
