@@ -6,10 +6,11 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 /// What a process did.
 #[derive(Clone, Debug)]
@@ -87,12 +88,14 @@ pub fn compile(model: &Path, out: &Path, args: &[&str]) -> Ended {
 
 /// The artifact of the trained model `tinywiki`, compiled once per test program for this machine.
 pub fn tinywiki() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let path = folder("tinywiki").join("model");
+    static MADE: OnceLock<(Folder, PathBuf)> = OnceLock::new();
+    let (_, path) = MADE.get_or_init(|| {
+        let dir = folder("tinywiki");
+        let path = dir.join("model");
         compile(&tinywiki_model(), &path, &[]).ok();
-        path
-    })
+        (dir, path)
+    });
+    path
 }
 
 /// The model folder of `tinywiki`.
@@ -110,12 +113,45 @@ pub fn run(path: &Path, args: &[&str], input: &[u8]) -> Ended {
     Ended::of(Command::new(path).args(args).env_clear(), input)
 }
 
-/// A new empty folder for a test's files.
-pub fn folder(name: &str) -> PathBuf {
-    let path = target_dir().join("tmp/e2e").join(format!("{name}-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&path);
+/// A folder for a test's files, removed with all that is in it when dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The folder is temporary: the next run removes what stays.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A new empty folder; its name is the test's own.
+pub fn folder(name: &str) -> Folder {
+    static SWEPT: Once = Once::new();
+    let root = target_dir().join("tmp/e2e");
+    SWEPT.call_once(|| sweep(&root));
+    let path = root.join(format!("{name}-{}", std::process::id()));
     fs::create_dir_all(&path).expect("the target folder is writable");
-    path
+    Folder(path)
+}
+
+/// Removes the folders of processes that are gone.
+fn sweep(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.rsplit('-').next().unwrap_or("");
+        if !Path::new("/proc").join(owner).exists() {
+            // Another test program may be doing the same.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Names of everything in a folder, sorted.

@@ -1,6 +1,6 @@
 //! The artifact's commands.
 
-use llmc_tests::command::{artifact, folder, names, piped, run, tinywiki, tinywiki_model};
+use llmc_tests::command::{Ended, artifact, folder, names, piped, run, tinywiki, tinywiki_model};
 use std::fs;
 use std::io::Read;
 use std::process::Command;
@@ -100,7 +100,7 @@ fn variables_stand_for_flags() {
     let run = |vars: &[(&str, &str)], args: &[&str]| {
         let mut command = Command::new(tinywiki());
         command.args(["run", "The river", "--raw", "--ignore-eos", "--json"]).args(args).env_clear();
-        let ended = llmc_tests::command::Ended::of(command.envs(vars.iter().copied()), b"");
+        let ended = Ended::of(command.envs(vars.iter().copied()), b"");
         ended.json()["tokens"].as_array().expect("tokens").len()
     };
     assert_eq!(run(&[("LLMC_MAX_TOKENS", "5")], &[]), 5);
@@ -145,6 +145,17 @@ fn logits_file() {
 }
 
 #[test]
+fn logits_that_do_not_fit_the_disk() {
+    let dir = folder("logits-limit");
+    // In blocks of 512 bytes: less than a row.
+    let script = "ulimit -f 10; exec \"$1\" logits --text 'The river' -o \"$2/l\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(tinywiki()).arg(&*dir);
+    Ended::of(&mut command, b"").failed(1, &["/l: File too large"]);
+    assert!(names(&dir).is_empty(), "{:?}", names(&dir));
+}
+
+#[test]
 fn info_and_verify() {
     let info = artifact(&["info", "--json"]).json();
     assert_eq!(info["architecture"], "llama");
@@ -172,7 +183,8 @@ fn bench_reports() {
 #[test]
 fn perplexity_of_a_text() {
     let text = fs::read(tinywiki_model().join("reference/test_wiki.txt")).expect("readable");
-    let path = folder("perplexity").join("t.txt");
+    let dir = folder("perplexity");
+    let path = dir.join("t.txt");
     let end = (0..=6000).rev().find(|n| std::str::from_utf8(&text[..*n]).is_ok()).expect("UTF-8");
     fs::write(&path, &text[..end]).expect("written");
     let object = artifact(&["perplexity", path.to_str().expect("text"), "--ctx", "128", "--json"]).json();

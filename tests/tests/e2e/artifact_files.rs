@@ -3,7 +3,7 @@
 //! A cut through the program's own code is not among them: the system starts such a file and no
 //! instruction of it need be there to complain.
 
-use llmc_tests::command::{artifact, folder, run, tinywiki};
+use llmc_tests::command::{Folder, artifact, folder, run, tinywiki};
 use object::LittleEndian;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -27,11 +27,12 @@ fn segments() -> (Vec<Range<u64>>, Range<u64>) {
     (ranges, payload)
 }
 
-/// A copy of the artifact under this name.
-fn copy(name: &str) -> PathBuf {
-    let path = folder(name).join("m");
+/// A copy of the artifact, in a folder of this name.
+fn copy(name: &str) -> (Folder, PathBuf) {
+    let dir = folder(name);
+    let path = dir.join("m");
     fs::copy(tinywiki(), &path).expect("copied");
-    path
+    (dir, path)
 }
 
 /// Flips a bit of the file.
@@ -44,7 +45,7 @@ fn flip(path: &PathBuf, at: u64) {
 
 #[test]
 fn truncated() {
-    let path = copy("cut");
+    let (_dir, path) = copy("cut");
     let whole = fs::metadata(&path).expect("there").len();
     let (code, payload) = segments();
     let last_code = code.iter().map(|r| r.end).max().expect("code");
@@ -67,7 +68,7 @@ fn flips_found_at_start() {
     info.ok();
     // Magic, length, checksums, the table of sections; the manifest; and the tokenizer behind it.
     let tokenizer = payload.start + HEADER + info.out.len() as u64 + 2 * HEADER;
-    let path = copy("flip-start");
+    let (_dir, path) = copy("flip-start");
     for at in
         [0, 9, 17, 25, 33, 41, 100, HEADER, HEADER + 1000].map(|at| payload.start + at).into_iter().chain([tokenizer])
     {
@@ -81,7 +82,7 @@ fn flips_found_at_start() {
 #[test]
 fn flips_found_by_verify() {
     let (code, payload) = segments();
-    let path = copy("flip-verify");
+    let (_dir, path) = copy("flip-verify");
     let weights = (payload.end - 1, payload.end - (payload.end - payload.start) / 2);
     // The largest segment but the payload holds the machine code; its end is the standard library's.
     let text = code.iter().max_by_key(|r| r.end - r.start).expect("code");

@@ -35,7 +35,8 @@ fn every_stage_can_be_shown() {
             assert!(text.contains(word) && text.ends_with('\n'), "{emit} of {backend} has no {word}: {text:.300}");
         }
     }
-    let out = folder("emit").join("spec.txt");
+    let dir = folder("emit");
+    let out = dir.join("spec.txt");
     Ended::of(llmc(["compile", "-q", "--emit", "spec", "-o"]).arg(&out).arg(tinywiki_model()), b"").ok();
     assert_eq!(fs::read_to_string(out).expect("readable"), model(&["compile", "-q", "--emit", "spec"]).ok());
 }
@@ -43,7 +44,7 @@ fn every_stage_can_be_shown() {
 #[test]
 fn objects() {
     let out = folder("objects");
-    Ended::of(llmc(["compile", "-q", "--emit", "object", "-o"]).arg(&out).arg(tinywiki_model()), b"").ok();
+    Ended::of(llmc(["compile", "-q", "--emit", "object", "-o"]).arg(&*out).arg(tinywiki_model()), b"").ok();
     let names = names(&out);
     assert!(names.iter().any(|n| n.contains("step")) && names.iter().any(|n| n.contains("layer0")), "{names:?}");
     for name in &names {
@@ -53,7 +54,7 @@ fn objects() {
     model(&["compile", "-q", "--emit", "object"]).failed(2, &["-o FOLDER"]);
     let foreign = folder("objects-aarch64");
     let mut command = llmc(["compile", "-q", "--emit", "object", "--target", "aarch64", "-o"]);
-    Ended::of(command.arg(&foreign).arg(tinywiki_model()), b"").ok();
+    Ended::of(command.arg(&*foreign).arg(tinywiki_model()), b"").ok();
     let first = fs::read(foreign.join(&llmc_tests::command::names(&foreign)[0])).expect("readable");
     let machine = u16::from_le_bytes([first[18], first[19]]);
     assert_eq!(machine, object::elf::EM_AARCH64);
@@ -61,7 +62,8 @@ fn objects() {
 
 #[test]
 fn verbose_names_rules() {
-    let out = folder("verbose").join("m");
+    let dir = folder("verbose");
+    let out = dir.join("m");
     let ended = Ended::of(llmc(["compile", "-v", "-o"]).arg(&out).arg(tinywiki_model()), b"");
     ended.ok();
     for word in ["block layer0", "qkv", "residual", "fired", "saves", "wrote"] {

@@ -120,7 +120,7 @@ fn ended_by_a_signal() {
 #[test]
 fn the_default_name() {
     let dir = folder("default");
-    let compile = |what: &Path| Ended::of(llmc(["compile"]).arg(what).current_dir(&dir), b"");
+    let compile = |what: &Path| Ended::of(llmc(["compile"]).arg(what).current_dir(&*dir), b"");
     let same = |name: &str| fs::read(dir.join(name)).expect(name) == fs::read(tinywiki()).expect("readable");
     compile(&tinywiki_model()).ok();
     assert!(same("tinywiki") && names(&dir) == ["tinywiki"], "{:?}", names(&dir));

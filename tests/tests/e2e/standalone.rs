@@ -28,7 +28,7 @@ fn alone_in_an_empty_folder() {
     let path = folder.join("m");
     fs::copy(tinywiki(), &path).expect("copied");
     let mut command = Command::new("/usr/bin/env");
-    command.args(["-i", "./m", "run", "The river", "-n", "8"]).current_dir(&folder);
+    command.args(["-i", "./m", "run", "The river", "-n", "8"]).current_dir(&*folder);
     assert!(Ended::of(&mut command, b"").ok().trim().len() > 3);
     assert_eq!(names(&folder), ["m"]);
 }
@@ -97,7 +97,8 @@ fn strip_keeps_it_working() {
     if !available("strip") {
         return println!("skipped: there is no strip on this machine");
     }
-    let path = folder("strip").join("m");
+    let dir = folder("strip");
+    let path = dir.join("m");
     fs::copy(tinywiki(), &path).expect("copied");
     Ended::of(Command::new("strip").arg(&path), b"").ok();
     assert!(fs::metadata(&path).expect("there").size() < fs::metadata(tinywiki()).expect("there").size());
@@ -142,7 +143,8 @@ fn compiling_starts_nothing_and_reads_no_tool_chain() {
 
 #[test]
 fn the_best_variant_of_a_list_runs() {
-    let path = folder("variants").join("m");
+    let dir = folder("variants");
+    let path = dir.join("m");
     compile(&tinywiki_model(), &path, &["--target", "x86-64-v3,x86-64-v2"]).ok();
     let doctor = llmc(["doctor", "--json"]);
     let doctor = Ended::of(&mut { doctor }, b"").json();
@@ -161,7 +163,8 @@ fn a_feature_that_is_missing_is_named() {
     let Some(target) = ["x86-64-v4", "x86-64-amx"].iter().find(lacking) else {
         return println!("skipped: this CPU has all that any target needs");
     };
-    let path = folder("lacking").join("m");
+    let dir = folder("lacking");
+    let path = dir.join("m");
     compile(&tinywiki_model(), &path, &["--target", target]).ok();
     let feature = if *target == "x86-64-v4" { "avx512f" } else { "amx" };
     run(&path, &["run", "a", "-n", "1"], b"").failed(5, &["this CPU lacks", feature, target, "--target"]);
