@@ -18,8 +18,12 @@ const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DTyp
 const TOLERANCE: f32 = 1e-4;
 
 fn planned(name: &str, build: BuildOptions, fuel: Option<u32>) -> Model {
-    let folder = weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("barriers"));
     let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
+    planned_for(target, name, build, fuel)
+}
+
+fn planned_for(target: Target, name: &str, build: BuildOptions, fuel: Option<u32>) -> Model {
+    let folder = weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("barriers"));
     Model::new(&folder, &Planning { build, fuel, target, vector_bytes: 64, tokens: 40 })
 }
 
@@ -56,6 +60,30 @@ fn long_steps() {
         let prompt = reference(name, 1);
         assert!(prompt.ids.len() > PROLOGUE_ROWS);
         agrees(&planned(name, F32, None), &prompt, 33, 3, Order::Reverse);
+    }
+}
+
+/// Logits of one token of many, or of none: the head's rows are few where the layers' are many.
+#[test]
+fn few_rows_of_many_tokens() {
+    for (name, fuel) in [("llama2", None), ("gpt2", None), ("qwen3", Some(0))] {
+        let (model, prompt) = (planned(name, F32, fuel), reference(name, 1));
+        let (first, rest) = prompt.ids.split_at(12);
+        let steps = [(0, first, vec![]), (12, rest, vec![0, rest.len() as i32 - 1])];
+        let mut runner = Interpreted::new(&model, Pages::new(1, 1, 64), 3, Order::Seeded(5));
+        let logits = steps.map(|(start, ids, rows)| runner.step(&Step { rows, ..Step::of(0, start, ids) })).concat();
+        let row = |i: usize| &prompt.logits[i * prompt.vocab..][..prompt.vocab];
+        let error = relative_error(&logits, &[row(12), row(prompt.ids.len() - 1)].concat());
+        assert!(error <= TOLERANCE, "{name}: error {error}");
+    }
+}
+
+/// Plans of targets that this machine may not be.
+#[test]
+fn every_target() {
+    for target in Target::names().filter_map(Target::from_name) {
+        let model = planned_for(target, "llama2", F32, None);
+        agrees(&model, &reference("llama2", 1), 33, 2, Order::Seeded(6));
     }
 }
 

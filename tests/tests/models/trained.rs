@@ -102,3 +102,15 @@ fn perplexity_through_cranelift() {
     let artifact = compile(&exact(&folder(), BackendName::Cranelift), "f32");
     perplexity(&artifact, "Cranelift, f32", "ko", 0.0005);
 }
+
+/// Anonymous memory that the process had is what was planned, to 10 % or 16 MiB.
+#[test]
+fn memory_is_as_planned() {
+    let artifact = compile(&defaults(&folder(), BACKENDS[0]), "memory");
+    let report = artifact.json(&["bench", "-p", "400", "-n", "64", "-r", "1"]);
+    let bytes = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("bench reports {name}: {report}"));
+    let (planned, measured) = (bytes("planned_anon_bytes"), bytes("rss_anon_bytes"));
+    println!("tinywiki: {:.1} MB planned, {:.1} MB measured", planned / 1e6, measured / 1e6);
+    let allowed = (planned / 10.0).max(f64::from(16 << 20));
+    assert!((measured - planned).abs() <= allowed, "planned {planned} bytes, measured {measured}");
+}
