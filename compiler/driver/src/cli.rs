@@ -2,6 +2,7 @@
 
 use crate::emit::Emit;
 use crate::options::{Activations, BackendName, Kv, Options};
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -63,10 +64,10 @@ pub struct ModelArgs {
     #[arg(short, long, env = "LLMC_JOBS")]
     pub jobs: Option<usize>,
     /// No progress
-    #[arg(short, long, env = "LLMC_QUIET")]
+    #[arg(short, long, env = "LLMC_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
     /// Name each rewrite rule that fired, with what it saves
-    #[arg(short, long, env = "LLMC_VERBOSE")]
+    #[arg(short, long, env = "LLMC_VERBOSE", value_parser = FalseyValueParser::new())]
     pub verbose: bool,
 }
 
@@ -93,7 +94,7 @@ pub struct InspectArgs {
     /// A model or an artifact.
     pub path: PathBuf,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, env = "LLMC_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
 }
 
@@ -104,10 +105,10 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, env = "LLMC_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     /// Threads that the artifact would run on [default: the machine's]
-    #[arg(short, long)]
+    #[arg(short, long, env = "LLMC_THREADS")]
     pub threads: Option<usize>,
 }
 
@@ -115,7 +116,7 @@ pub struct PlanArgs {
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, env = "LLMC_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
 }
 
@@ -133,6 +134,29 @@ impl ModelArgs {
             disabled_rules: self.disable_rule.clone(),
             savings: self.verbose,
             linker: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|long| *long != "help") else { continue };
+                let expected = format!("LLMC_{}", long.to_uppercase().replace('-', "_"));
+                let got = arg.get_env().map(|e| e.to_string_lossy().into_owned());
+                assert_eq!(got, Some(expected), "{} --{long}", command.get_name());
+            }
         }
     }
 }

@@ -118,6 +118,21 @@ fn peak_rss(args: &[&str]) -> f64 {
 }
 
 #[test]
+fn variables_stand_for_flags() {
+    let plan = |vars: &[(&str, &str)], args: &[&str]| {
+        let mut command = llmc(["plan"]);
+        Ended::of(command.arg(tinywiki_model()).args(args).envs(vars.iter().copied()), b"")
+    };
+    let vars = [("LLMC_TARGET", "x86-64-v2"), ("LLMC_QUIET", "1"), ("LLMC_JSON", "1"), ("LLMC_THREADS", "3")];
+    let ended = plan(&vars, &[]);
+    let object = ended.json();
+    assert_eq!((&object["target"], &object["threads"], ended.err.as_str()), (&"x86-64-v2".into(), &3.into(), ""));
+    let flags = plan(&vars, &["--target", "x86-64-v3", "-t", "1"]).json();
+    assert_eq!((&flags["target"], &flags["threads"]), (&"x86-64-v3".into(), &1.into()));
+    assert!(plan(&[("LLMC_QUIET", "0")], &[]).err.contains("reading the model"));
+}
+
+#[test]
 fn doctor() {
     let object = Ended::of(&mut llmc(["doctor", "--json"]), b"").json();
     let backends = object["backends"].as_array().expect("a list");
