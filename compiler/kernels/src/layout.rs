@@ -22,9 +22,10 @@ pub const PROLOGUE_ROWS: usize = 8;
 /// Alignment of buffers and weights in bytes.
 pub const ALIGN: usize = 64;
 
-/// Elements from one row of n f32 to the next.
+/// Elements from one row of n f32 to the next: an odd number of cache lines, so that the same column
+/// of several rows does not fall into one set of a cache.
 pub const fn row_stride(n: usize) -> usize {
-    n.next_multiple_of(PANEL)
+    (n.div_ceil(PANEL) | 1) * PANEL
 }
 
 /// Panels that are handled together: their product lies in scratch when the epilogue runs. It

@@ -9,7 +9,7 @@ use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::{Activation as IrActivation, Epilogue as IrStep, LinearSpec, Op, Prologue as IrPrologue};
 use llmc_ir::{DType, Graph, NodeId, Value};
 use llmc_kernels::env::{Place, Rows};
-use llmc_kernels::layout::{ALIGN, PANEL, PROLOGUE_ROWS};
+use llmc_kernels::layout::{ALIGN, PROLOGUE_ROWS, row_stride};
 use llmc_kernels::ops::epilogue::{Activation, Epilogue, Sink, Step};
 use llmc_kernels::ops::kv::Part;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
@@ -145,7 +145,7 @@ fn segment(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>) -> Resul
     let format = format_for(&ty, k);
     let sources = weights.into_iter().map(|(e, _)| e).collect();
     let weight = l.place(sources, PackLayout::Panels { format, k, units });
-    let x_stride = k.next_multiple_of(PANEL);
+    let x_stride = row_stride(k);
     let epilogue = Epilogue {
         steps: steps(l, node, part, units)?,
         sink: part.sink.clone(),
