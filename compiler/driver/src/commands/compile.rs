@@ -46,7 +46,8 @@ fn executable(args: &CompileArgs, options: &Options, progress: &Progress) -> Res
 
 /// The model's name in this folder: of a file, its folder's name.
 fn default_output(model: &Path) -> PathBuf {
-    let folder = if model.is_file() { model.canonicalize().ok().and_then(|p| p.parent().map(Path::to_path_buf)) } else { None };
+    let folder =
+        if model.is_file() { model.canonicalize().ok().and_then(|p| p.parent().map(Path::to_path_buf)) } else { None };
     let from = folder.unwrap_or_else(|| model.canonicalize().unwrap_or_else(|_| model.to_path_buf()));
     let name = from.file_name().filter(|n| !n.is_empty()).map_or_else(|| "model".into(), |n| n.to_os_string());
     // The model's own folder may be the current one's child of that name.
