@@ -6,8 +6,11 @@ use llmc::options::{Activations, BackendName, Kv, Options};
 use llmc::progress::Progress;
 use llmc_models::TensorFile;
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The code generators that are built in.
 pub const BACKENDS: &[BackendName] = &[
@@ -43,14 +46,22 @@ impl Artifact {
     /// What a command prints. Panics with its complaint if it fails.
     pub fn run(&self, args: &[&str]) -> String {
         let name = self.path.display();
-        let output = Command::new(&self.path)
-            .args(args)
-            .env_clear()
-            .output()
-            .unwrap_or_else(|e| panic!("{name} does not start: {e}"));
+        let output = self.output(args).unwrap_or_else(|e| panic!("{name} does not start: {e}"));
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name} {args:?}: {}\n{complaint}", output.status);
         String::from_utf8(output.stdout).expect("output is text")
+    }
+
+    /// Runs a command. A child that another test is just forking may still hold the file open for
+    /// writing until it has started its own program: then the file is busy for a moment.
+    fn output(&self, args: &[&str]) -> std::io::Result<Output> {
+        for _ in 0..100 {
+            match Command::new(&self.path).args(args).env_clear().output() {
+                Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => sleep(Duration::from_millis(20)),
+                result => return result,
+            }
+        }
+        Command::new(&self.path).args(args).env_clear().output()
     }
 
     /// The object that a command prints.

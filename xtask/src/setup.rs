@@ -24,7 +24,7 @@ impl Setup {
 /// Installs what is missing where that is allowed; says what was decided.
 pub fn prepare() -> anyhow::Result<Setup> {
     if !has_llvm() {
-        install();
+        install(&PACKAGES);
     }
     let llvm = has_llvm();
     if !llvm {
@@ -41,9 +41,21 @@ fn has_llvm() -> bool {
     Path::new(&prefix).join("bin/llvm-config").exists() && Path::new(&prefix).join("lib/libLLVMCore.a").exists()
 }
 
-/// Installs the packages by apt-get, as root or through sudo without a password. Failing is no
-/// error: Cranelift remains.
-fn install() {
+/// Installs those of `packages` that dpkg does not know as installed; failing is no error.
+pub fn install_missing(packages: &[&str]) {
+    let missing: Vec<&str> = packages
+        .iter()
+        .filter(|p| !quiet(&format!("dpkg -s {p} | grep -q '^Status: install ok installed'")))
+        .copied()
+        .collect();
+    if !missing.is_empty() {
+        install(&missing);
+    }
+}
+
+/// Installs packages by apt-get, as root or through sudo without a password. Failing is no error:
+/// what needs them says so.
+fn install(packages: &[&str]) {
     let prefix: &[&str] = if quiet("id -u | grep -qx 0") {
         &[]
     } else if quiet("sudo -n true") {
@@ -51,8 +63,8 @@ fn install() {
     } else {
         return;
     };
-    eprintln!("installing {}", PACKAGES.join(" "));
-    for arguments in [vec!["update"], [&["install", "-y", "--no-install-recommends"][..], &PACKAGES].concat()] {
+    eprintln!("installing {}", packages.join(" "));
+    for arguments in [vec!["update"], [&["install", "-y", "--no-install-recommends"][..], packages].concat()] {
         let mut line: Vec<&str> = prefix.to_vec();
         line.push("apt-get");
         line.extend(arguments);

@@ -1,11 +1,16 @@
 //! Everything CI runs, cheapest first.
 
 use crate::setup::Setup;
-use crate::{cargo, demo, sh, tidy};
+use crate::{cargo, demo, setup, sh, tidy};
 use anyhow::Result;
+
+/// Programs of Debian that some tests look over llmc's shoulder with; without them those tests say
+/// that they were skipped.
+const WITNESSES: [&str; 2] = ["strace", "binutils"];
 
 /// Runs formatting, lints, tidy checks, all tests, doc tests, and the demo.
 pub fn run(setup: &Setup) -> Result<()> {
+    setup::install_missing(&WITNESSES);
     sh(cargo().args(["fmt", "--all", "--check"]))?;
     tidy::run()?;
     let scope: Vec<&str> = match setup.llvm {

@@ -37,6 +37,8 @@ pub struct Effects {
     pub kv_bytes_per_position: u64,
     /// Flops for each token, attention left out.
     pub flops_per_token: u64,
+    /// Flops for each row whose logits are wanted.
+    pub flops_per_row: u64,
 }
 
 /// Phases of the step so far; each ends at one barrier site.
@@ -72,6 +74,7 @@ impl Phases {
         self.open.weight_bytes += effects.weight_bytes;
         self.open.kv_bytes_per_position += effects.kv_bytes_per_position;
         self.open.flops_per_token += effects.flops_per_token;
+        self.open.flops_per_row += effects.flops_per_row;
         self.effects.push(effects);
         actions.push(Action::Kernel(name.into()));
         build(phase);
@@ -91,6 +94,7 @@ impl Phases {
             phase.weight_bytes *= count as u64;
             phase.kv_bytes_per_position *= count as u64;
             phase.flops_per_token *= count as u64;
+            phase.flops_per_row *= count as u64;
         }
     }
 

@@ -113,6 +113,8 @@ pub struct PhaseInfo {
     pub kv_bytes_per_position: u64,
     /// Floating-point operations of all its runs for each token, attention left out.
     pub flops_per_token: u64,
+    /// The same for each row whose logits are wanted.
+    pub flops_per_row: u64,
 }
 
 /// Packed weights.

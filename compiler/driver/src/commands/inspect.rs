@@ -86,11 +86,16 @@ fn artifact(args: &InspectArgs) -> Result<()> {
 
 /// The manifest of an artifact, found through its payload's section.
 fn manifest(path: &Path) -> Result<Manifest> {
+    let mut file = File::open(path).map_err(|e| Error::io("opening", path, &e))?;
+    read_manifest(&mut file, path)
+}
+
+/// The manifest in an artifact's bytes; `path` is for messages.
+fn read_manifest(file: &mut (impl Read + Seek), path: &Path) -> Result<Manifest> {
     let bad =
         |what: &str| Error::Input(format!("{}: {what}; it is not an artifact of llmc, or damaged", path.display()));
-    let mut file = File::open(path).map_err(|e| Error::io("opening", path, &e))?;
-    let start = payload_start(&mut file).ok_or_else(|| bad(&format!("no section {SECTION_NAME}")))?;
-    let header = read_at(&mut file, start, 4096).ok_or_else(|| bad("the payload is cut off"))?;
+    let start = payload_start(file).ok_or_else(|| bad(&format!("no section {SECTION_NAME}")))?;
+    let header = read_at(file, start, 4096).ok_or_else(|| bad("the payload is cut off"))?;
     let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("8 bytes"));
     if header[..8] != MAGIC {
         return Err(bad("the payload has no llmc header"));
@@ -100,14 +105,13 @@ fn manifest(path: &Path) -> Result<Manifest> {
     let (offset, len) = (word(first + 8), word(first + 16));
     let json = start
         .checked_add(offset)
-        .filter(|_| len < 1 << 30)
-        .and_then(|at| read_at(&mut file, at, len as usize))
+        .and_then(|at| read_at(file, at, len as usize))
         .ok_or_else(|| bad("the manifest is cut off"))?;
     serde_json::from_slice(&json).map_err(|e| bad(&format!("the manifest does not read: {e}")))
 }
 
 /// File offset of the payload, by the ELF section table.
-fn payload_start(file: &mut File) -> Option<u64> {
+fn payload_start(file: &mut (impl Read + Seek)) -> Option<u64> {
     let ehdr = read_at(file, 0, 64)?;
     let half = |at: usize| u16::from_le_bytes([ehdr[at], ehdr[at + 1]]) as u64;
     let table = u64::from_le_bytes(ehdr[40..48].try_into().ok()?);
@@ -124,10 +128,77 @@ fn payload_start(file: &mut File) -> Option<u64> {
     })
 }
 
-fn read_at(file: &mut File, at: u64, len: usize) -> Option<Vec<u8>> {
+/// Largest piece of an artifact read at a time: beyond every manifest and section table.
+const MOST_BYTES: usize = 1 << 30;
+
+fn read_at(file: &mut (impl Read + Seek), at: u64, len: usize) -> Option<Vec<u8>> {
+    if len > MOST_BYTES {
+        return None;
+    }
     let mut out = Vec::new();
     out.try_reserve_exact(len).ok()?;
     file.seek(SeekFrom::Start(at)).ok()?;
     file.by_ref().take(len as u64).read_to_end(&mut out).ok()?;
     (out.len() == len).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// An ELF file with a payload section behind it: header, section table, names, payload.
+    fn sample() -> Vec<u8> {
+        let manifest = serde_json::to_vec(&Manifest { name: "sample".into(), ..Manifest::default() }).expect("plain");
+        let (table, names, payload) = (64u64, 64 + 2 * 64, 512);
+        let mut elf = vec![0u8; payload as usize + 4096];
+        elf[40..48].copy_from_slice(&table.to_le_bytes());
+        for (at, half) in [(58, 64u16), (60, 2), (62, 0)] {
+            elf[at..at + 2].copy_from_slice(&half.to_le_bytes());
+        }
+        let strings = [SECTION_NAME.as_bytes(), b"\0"].concat();
+        let mut word = |at: usize, v: u64| elf[at..at + 8].copy_from_slice(&v.to_le_bytes());
+        word(64 + 24, names);
+        word(64 + 32, strings.len() as u64);
+        word(128 + 24, payload);
+        let first = payload as usize + std::mem::offset_of!(llmc_abi::payload::Header, sections);
+        word(first + 8, 4096);
+        word(first + 16, manifest.len() as u64);
+        elf[names as usize..names as usize + strings.len()].copy_from_slice(&strings);
+        elf[payload as usize..payload as usize + 8].copy_from_slice(&MAGIC);
+        elf.extend(manifest);
+        elf
+    }
+
+    #[test]
+    fn a_manifest_is_found_through_its_section() {
+        let manifest = read_manifest(&mut Cursor::new(sample()), Path::new("sample")).expect("sound");
+        assert_eq!(manifest.name, "sample");
+    }
+
+    #[test]
+    fn ten_thousand_mutations_do_no_harm() {
+        let (sound, mut state) = (sample(), 0x2545_F491_4F6C_DD1D_u64);
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut refused = 0;
+        for _ in 0..10_000 {
+            let mut bytes = sound.clone();
+            for _ in 0..1 + random() % 4 {
+                let at = random() as usize % bytes.len();
+                // Most of the file is padding: aim at what is read.
+                let at = if random() % 2 == 0 { at % 256 } else { at };
+                bytes[at] = random() as u8;
+            }
+            if random() % 8 == 0 {
+                bytes.truncate(random() as usize % sound.len());
+            }
+            refused += usize::from(read_manifest(&mut Cursor::new(bytes), Path::new("mutated")).is_err());
+        }
+        assert!(refused > 1000, "only {refused} of the mutations were noticed");
+    }
 }

@@ -53,7 +53,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let facts = TargetFacts::named(&plan.variants[0].target.name)?;
     let bytes_per_token = plan.weight_bytes_per_token();
     let decode = facts.memory_bandwidth / bytes_per_token as f64;
-    let flops: u64 = plan.variants[0].phases.iter().map(|p| p.flops_per_token).sum();
+    let flops: u64 = plan.variants[0].phases.iter().map(|p| p.flops_per_token + p.flops_per_row).sum();
     let prefill = facts.peak_flops / flops.max(1) as f64;
     if args.json {
         let sizes: serde_json::Map<_, _> = memory.lines().iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();

@@ -59,7 +59,7 @@ pub struct PhaseRow {
 
 impl PhaseRow {
     /// A phase that took `time` in `steps` steps with `tokens` tokens together, each of which saw
-    /// `positions` cached positions.
+    /// `positions` cached positions and gave one row of logits.
     pub fn new(phase: &PhaseInfo, time: PhaseTime, steps: usize, tokens: usize, positions: f64) -> Self {
         let steps = steps.max(1) as f64;
         Self {
@@ -67,7 +67,7 @@ impl PhaseRow {
             runs: time.runs as f64 / steps,
             microseconds: time.nanos as f64 / 1e3 / steps,
             bytes: phase.weight_bytes as f64 + phase.kv_bytes_per_position as f64 * positions,
-            flops: phase.flops_per_token as f64 * tokens as f64 / steps,
+            flops: phase.flops_per_token as f64 * tokens as f64 / steps + phase.flops_per_row as f64,
         }
     }
 
@@ -299,6 +299,7 @@ mod tests {
             weight_bytes: 4000,
             kv_bytes_per_position: 10,
             flops_per_token: 500,
+            flops_per_row: 0,
         };
         let row = PhaseRow::new(&phase, PhaseTime { nanos: 8000, runs: 8 }, 4, 8, 100.0);
         assert_eq!((row.kernels.as_str(), row.runs, row.microseconds, row.bytes), ("a + b", 2.0, 2.0, 5000.0));

@@ -222,6 +222,37 @@ mod tests {
         }
     }
 
+    /// Mutated headers whose own checksum is right again, so that every field is believed.
+    #[test]
+    fn ten_thousand_false_headers_do_no_harm() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let sound = sample();
+        for _ in 0..10_000 {
+            let mut bytes = sound.clone();
+            for _ in 0..1 + random() % 4 {
+                let at = random() as usize % Header::BYTES;
+                bytes[at] = random() as u8;
+            }
+            if let Some(mut header) = bytes.first_chunk().map(Header::from_bytes) {
+                header.header_checksum = 0;
+                header.header_checksum = xxh3_64(&header.to_bytes());
+                bytes[..Header::BYTES].copy_from_slice(&header.to_bytes());
+            }
+            if let Ok(payload) = Payload::parse(bytes.leak()) {
+                for kind in [SectionKind::Manifest, SectionKind::Tokenizer, SectionKind::Weights] {
+                    let sum: u64 = payload.section(kind).unwrap_or(b"").iter().map(|b| u64::from(*b)).sum();
+                    assert!(sum <= 255 * sound.len() as u64);
+                }
+            }
+        }
+    }
+
     #[test]
     fn another_program_is_no_artifact() {
         assert!(payload().is_err());
