@@ -156,10 +156,11 @@ mod tests {
         for (at, half) in [(58, 64u16), (60, 2), (62, 0)] {
             elf[at..at + 2].copy_from_slice(&half.to_le_bytes());
         }
-        let strings = [SECTION_NAME.as_bytes(), b"\0"].concat();
+        let strings = [b"\0", SECTION_NAME.as_bytes(), b"\0"].concat();
         let mut word = |at: usize, v: u64| elf[at..at + 8].copy_from_slice(&v.to_le_bytes());
         word(64 + 24, names);
         word(64 + 32, strings.len() as u64);
+        word(128, 1);
         word(128 + 24, payload);
         let first = payload as usize + std::mem::offset_of!(llmc_abi::payload::Header, sections);
         word(first + 8, 4096);
