@@ -5,7 +5,7 @@ use crate::{cargo, root, sh};
 use anyhow::Result;
 use std::process::Command;
 
-const PROMPTS: [&str; 2] = ["Once upon a time", "이 영화는"];
+const PROMPTS: [&str; 2] = ["Once upon a time", "배우들의 연기"];
 
 /// Builds llmc, compiles the bundled model, runs it in two languages and measures it.
 pub fn run(setup: &Setup) -> Result<()> {
@@ -20,7 +20,7 @@ pub fn run(setup: &Setup) -> Result<()> {
         .arg("-o")
         .arg(&artifact))?;
     for prompt in PROMPTS {
-        sh(Command::new(&artifact).args(["run", prompt, "--raw", "-n", "48", "--temp", "0.8", "--seed", "7"]))?;
+        sh(Command::new(&artifact).args(["run", prompt, "--raw", "-n", "40", "--temp", "0.7", "--seed", "3"]))?;
         println!();
     }
     sh(Command::new(&artifact).args(["bench", "-p", "128", "-n", "64", "-r", "3"]))?;
