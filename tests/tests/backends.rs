@@ -1,5 +1,6 @@
 //! Both code generators against the kernel IR's interpreter, bit for bit.
 
+use llmc_abi::Feature;
 use llmc_abi::step::BARRIER_SYMBOL;
 use llmc_codegen_cranelift::CraneliftBackend;
 use llmc_kernels::kir::filetest::{self, FileTest};
@@ -22,11 +23,13 @@ fn backends() -> Vec<Box<dyn Backend>> {
     ]
 }
 
-/// The levels that this machine can run.
+/// The levels that this machine can run, without the bf16 dot product: its instruction adds in
+/// another order than KIR says and flushes subnormals, so it has no bits to compare.
 fn targets() -> Vec<Target> {
     let available = llmc_abi::features::detect();
     let names = Target::names().filter(|n| n.starts_with("x86-64")).filter_map(Target::from_name);
-    names.filter(|t| t.features & !available == 0).collect()
+    let runs = names.filter(|t| t.features & !available == 0);
+    runs.map(|t| Target { features: t.features & !Feature::Avx512Bf16.bit(), ..t }).collect()
 }
 
 /// Memory aligned as KIR's buffers are.
