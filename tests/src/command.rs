@@ -68,10 +68,19 @@ impl Ended {
     }
 }
 
-/// Starts a command with all three streams piped.
+/// Starts a command with all three streams piped. A child that another test is just forking may
+/// still hold the program's file open for writing: then the file is busy for a moment.
 pub fn piped(command: &mut Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().unwrap_or_else(|e| panic!("{command:?} does not start: {e}"))
+    for _ in 0..100 {
+        match command.spawn() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            result => return result.unwrap_or_else(|e| panic!("{command:?} does not start: {e}")),
+        }
+    }
+    panic!("{command:?} does not start: its file stays busy")
 }
 
 /// `llmc` with these arguments, in an environment without `LLMC_*`.
