@@ -149,7 +149,7 @@ fn both_sides_of_every_rule_are_equal() {
 fn a_false_rule_is_found() {
     let wrong = [
         ("(act ?a (linear ?p ?r ?w ?c))", "(linear ?p ?r ?w ?c)"),
-        ("(round ?d ?x)", "?x"),
+        ("(matmul (round ?d ?x) ?w)", "(matmul ?x ?w)"),
         ("(scale ?f (scale ?g ?x))", "(scale ?g ?x)"),
         ("(linear (rms ?e ?x ?s) ?r ?w ?c)", "(linear (plain ?x) ?r ?w ?c)"),
     ];

@@ -23,13 +23,18 @@ fn backends() -> Vec<Box<dyn Backend>> {
     ]
 }
 
-/// The levels that this machine can run, without the bf16 dot product: its instruction adds in
-/// another order than KIR says and flushes subnormals, so it has no bits to compare.
+/// The levels that this machine can run.
 fn targets() -> Vec<Target> {
     let available = llmc_abi::features::detect();
     let names = Target::names().filter(|n| n.starts_with("x86-64")).filter_map(Target::from_name);
-    let runs = names.filter(|t| t.features & !available == 0);
-    runs.map(|t| Target { features: t.features & !Feature::Avx512Bf16.bit(), ..t }).collect()
+    names.filter(|t| t.features & !available == 0).collect()
+}
+
+/// The levels for random programs, without the bf16 dot product: its instruction flushes subnormals,
+/// and random bits are full of them.
+fn targets_with_subnormals() -> Vec<Target> {
+    let without = |t: Target| Target { features: t.features & !Feature::Avx512Bf16.bit(), ..t };
+    targets().into_iter().map(without).collect()
 }
 
 /// Memory aligned as KIR's buffers are.
@@ -109,7 +114,7 @@ fn differences(seed: u64, target: &Target) -> Vec<String> {
 
 #[test]
 fn random_programs_compute_the_interpreters_bits() {
-    let targets = targets();
+    let targets = targets_with_subnormals();
     assert!(!targets.is_empty(), "this machine runs at least the weakest level");
     let all = targets.iter().flat_map(|t| (0..PROGRAMS).flat_map(move |seed| differences(seed, t)));
     let all: Vec<String> = all.collect();

@@ -3,7 +3,9 @@
 //! A kernel's parameters are `args, worker, workers, weights: ptr, kv: i64`: where the weights of
 //! this call of the block begin, and where its layer begins in a KV page.
 
-use crate::kir::{Builder, Function, Ty, Val};
+use crate::kir::{Builder, Elem, Function, Ty, Val};
+use crate::layout::row_bytes;
+use crate::math;
 use llmc_abi::step::STEP_FIELDS;
 
 /// Sizes of the scratch memory behind `StepArgs::arena`.
@@ -28,21 +30,49 @@ pub enum Place {
     Logits,
 }
 
-/// Rows of f32 in memory: row r begins `r * stride` elements after `place`.
+/// How the elements of a row lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowElem {
+    /// binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// bfloat16 values in binary32, for products that multiply in f32.
+    Bf16InF32,
+}
+
+impl RowElem {
+    /// Bytes of an element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            RowElem::F32 | RowElem::Bf16InF32 => 4,
+            RowElem::Bf16 => 2,
+        }
+    }
+
+    /// Bytes from one row of `width` elements to the next.
+    pub const fn stride(self, width: usize) -> usize {
+        row_bytes(width * self.bytes())
+    }
+}
+
+/// Rows in memory: row r begins `r * stride` bytes after `place`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
     /// Where row 0 begins.
     pub place: Place,
-    /// Elements from one row to the next.
+    /// Bytes from one row to the next.
     pub stride: usize,
     /// Elements of a row.
     pub width: usize,
+    /// What the elements are.
+    pub elem: RowElem,
 }
 
 impl Rows {
     /// Rows of `width` elements with the usual stride.
-    pub fn new(place: Place, width: usize) -> Rows {
-        Rows { place, stride: crate::layout::row_stride(width), width }
+    pub fn new(place: Place, width: usize, elem: RowElem) -> Rows {
+        Rows { place, stride: elem.stride(width), width, elem }
     }
 }
 
@@ -127,7 +157,38 @@ impl Env {
     /// Address of row `row` (i64) of a buffer.
     pub fn row(&mut self, rows: &Rows, row: Val) -> Val {
         let base = self.ptr(rows.place);
-        self.at(base, row, rows.stride * 4)
+        self.at(base, row, rows.stride)
+    }
+
+    /// Loads `lanes` elements of a row that begins at `row`, from element `index` (i64), as f32.
+    pub fn load_row(&mut self, elem: RowElem, row: Val, index: Val, lanes: u16) -> Val {
+        let from = self.at(row, index, elem.bytes());
+        match elem {
+            RowElem::F32 | RowElem::Bf16InF32 => self.b.load(Ty { elem: Elem::F32, lanes }, from, 0),
+            RowElem::Bf16 => {
+                let half = self.b.load(Ty { elem: Elem::I16, lanes }, from, 0);
+                math::from_bf16(&mut self.b, half)
+            }
+        }
+    }
+
+    /// Stores f32 elements, rounded to what the row holds, from element `index` (i64) of a row.
+    pub fn store_row(&mut self, elem: RowElem, v: Val, row: Val, index: Val) {
+        let to = self.at(row, index, elem.bytes());
+        self.store_elems(elem, v, to);
+    }
+
+    /// Stores f32 elements, rounded to what a row holds, at an address in it.
+    pub fn store_elems(&mut self, elem: RowElem, v: Val, to: Val) {
+        let v = match elem {
+            RowElem::F32 => v,
+            RowElem::Bf16 => math::to_bf16(&mut self.b, v),
+            RowElem::Bf16InF32 => {
+                let half = math::to_bf16(&mut self.b, v);
+                math::from_bf16(&mut self.b, half)
+            }
+        };
+        self.b.store(v, to, 0);
     }
 
     /// Element `index` (i64) of an i32 array of the step, as i64.

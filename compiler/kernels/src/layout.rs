@@ -1,7 +1,7 @@
 //! How tensors lie in memory: facts shared by the kernels, the packer and the memory plan.
 //!
-//! - Activations: f32 rows; a row of n elements takes [`row_stride`]`(n)` elements. Reshapes that
-//!   keep the outermost dimension are free.
+//! - Activations: rows of f32, or of bf16 where only products read them; a row begins
+//!   [`row_bytes`] after the one before. Reshapes that keep the outermost dimension are free.
 //! - Weights `[N,K]`: panels of [`PANEL`] output rows in lanes, K running; see [`crate::formats`].
 //! - KV cache: pages of [`PAGE`] positions. In a page, layers one after another; in a layer the
 //!   keys as `[head][element][position]`, then the values as `[head][position][element]`. Keys lie
@@ -22,10 +22,10 @@ pub const PROLOGUE_ROWS: usize = 8;
 /// Alignment of buffers and weights in bytes.
 pub const ALIGN: usize = 64;
 
-/// Elements from one row of n f32 to the next: an odd number of cache lines, so that the same column
+/// Bytes from one row of `bytes` to the next: an odd number of cache lines, so that the same column
 /// of several rows does not fall into one set of a cache.
-pub const fn row_stride(n: usize) -> usize {
-    (n.div_ceil(PANEL) | 1) * PANEL
+pub const fn row_bytes(bytes: usize) -> usize {
+    (bytes.div_ceil(ALIGN) | 1) * ALIGN
 }
 
 /// Panels that are handled together: their product lies in scratch when the epilogue runs. It

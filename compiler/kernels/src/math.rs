@@ -102,27 +102,30 @@ fn half_times_one_plus(b: &mut Builder, x: Val, t: Val) -> Val {
     b.mul(h, sum)
 }
 
-/// Rounds f32 to bf16, to nearest even; the result is f32. NaN stays NaN.
-pub fn round_bf16(b: &mut Builder, x: Val) -> Val {
+/// Rounds f32 to bf16, to nearest even; the result is i16. NaN stays NaN.
+pub fn to_bf16(b: &mut Builder, x: Val) -> Val {
     let ty = b.ty(x);
     let ity = ty.with_elem(Elem::I32);
     let bits = b.cast(Cast::Bitcast, x, ity);
-    let (sixteen, one, bias, mask) = (b.int(ity, 16), b.int(ity, 1), b.int(ity, 0x7fff), b.int(ity, -65536));
+    let (sixteen, one, bias, quiet) = (b.int(ity, 16), b.int(ity, 1), b.int(ity, 0x7fff), b.int(ity, 0x0040_0000));
     let upper = b.lshr(bits, sixteen);
     let odd = b.bin(BinOp::And, upper, one);
     let sum = b.add(bits, bias);
     let sum = b.add(sum, odd);
-    let rounded = b.bin(BinOp::And, sum, mask);
-    let rounded = b.cast(Cast::Bitcast, rounded, ty);
     let is_nan = b.cmp(Cond::Ne, x, x);
-    b.select(is_nan, x, rounded)
+    let nan = b.bin(BinOp::Or, bits, quiet);
+    let rounded = b.select(is_nan, nan, sum);
+    let rounded = b.lshr(rounded, sixteen);
+    b.cast(Cast::Trunc, rounded, ty.with_elem(Elem::I16))
 }
 
-/// Rounds f32 to binary16, to nearest even; the result is f32.
-pub fn round_f16(b: &mut Builder, x: Val) -> Val {
+/// Widens bf16, held as i16, to f32.
+pub fn from_bf16(b: &mut Builder, x: Val) -> Val {
     let ty = b.ty(x);
-    let h = b.cast(Cast::F32ToF16, x, ty.with_elem(Elem::I16));
-    b.cast(Cast::F16ToF32, h, ty)
+    let bits = b.cast(Cast::ZExt, x, ty.with_elem(Elem::I32));
+    let sixteen = b.int(b.ty(bits), 16);
+    let bits = b.shl(bits, sixteen);
+    b.cast(Cast::Bitcast, bits, ty.with_elem(Elem::F32))
 }
 
 /// Cosine and sine of a scalar f32 with |x| < 1e8, rounded to f32: computed in f64 with an error

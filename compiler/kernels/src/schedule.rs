@@ -7,8 +7,9 @@ use llmc_abi::Feature;
 /// Register tiling of the products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Tokens of a GEMM tile (one panel wide).
-    pub gemm_tokens: usize,
+    /// GEMM tiles, in the order in which a step's tokens are cut into them; what is left over goes
+    /// through GEMV.
+    pub gemm: &'static [Tile],
     /// Panels that a GEMV streams at once.
     pub gemv_panels: usize,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
@@ -17,11 +18,32 @@ pub struct Schedule {
     pub attention_heads: usize,
 }
 
-/// Vector register bytes, vector registers, and the tiling that fits them.
+/// A tile of a GEMM, whose sums are held in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Tokens.
+    pub tokens: usize,
+    /// Panels.
+    pub panels: usize,
+}
+
+const fn tile(tokens: usize, panels: usize) -> Tile {
+    Tile { tokens, panels }
+}
+
+/// Vector register bytes, and the tiling that fits the registers.
 const TABLE: [(usize, Schedule); 3] = [
-    (64, Schedule { gemm_tokens: 12, gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
-    (32, Schedule { gemm_tokens: 5, gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
-    (16, Schedule { gemm_tokens: 2, gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
+    (
+        64,
+        Schedule {
+            gemm: &[tile(12, 2), tile(4, 4)],
+            gemv_panels: 4,
+            gemm_k_block: 512,
+            attention_heads: 4,
+        },
+    ),
+    (32, Schedule { gemm: &[tile(5, 1)], gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
+    (16, Schedule { gemm: &[tile(2, 1)], gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
 ];
 
 impl Schedule {

@@ -216,9 +216,9 @@ impl<'a> Lowering<'a> {
         let graph = &self.block.graph;
         for (i, (v, name)) in self.buffers.copies.clone().into_iter().enumerate() {
             let Some(x) = self.buffers.rows(graph, v) else { continue };
-            let Some((count, width)) = graph.ty(v).ok().and_then(rows_of) else { continue };
+            let Some((count, _)) = graph.ty(v).ok().and_then(rows_of) else { continue };
             let (offset, bytes) = self.cx.globals.places[&name];
-            let y = Rows::new(llmc_kernels::env::Place::Arena(offset), width);
+            let y = Rows::new(llmc_kernels::env::Place::Arena(offset), x.width, x.elem);
             let symbol = self.symbol("copy", graph.len() as u32 + i as u32);
             let effects = Effects {
                 reads: self.buffers.range(v).map(|(a, b)| Resource::Arena(a, b)).into_iter().collect(),

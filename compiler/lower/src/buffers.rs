@@ -6,9 +6,9 @@
 
 use crate::error::{Error, Result};
 use llmc_ir::ops::{Epilogue, Op};
-use llmc_ir::{Block, Dim, Graph, NodeId, Sym, Type, Value};
-use llmc_kernels::env::{Count, Place, Rows};
-use llmc_kernels::layout::{ALIGN, row_stride};
+use llmc_ir::{Block, DType, Dim, Graph, NodeId, Sym, Type, Value};
+use llmc_kernels::env::{Count, Place, RowElem, Rows};
+use llmc_kernels::layout::ALIGN;
 use std::collections::BTreeMap;
 
 /// Largest counts of one step.
@@ -42,10 +42,23 @@ pub fn rows_of(ty: &Type) -> Option<(Count, usize)> {
     Some((count, width))
 }
 
+/// How the elements of an activation of this type lie in memory.
+pub fn row_elem(ty: &Type) -> RowElem {
+    match ty.tensor().map(|t| t.dtype) {
+        Some(DType::Bf16) => RowElem::Bf16,
+        _ => RowElem::F32,
+    }
+}
+
 /// Bytes of a buffer for an activation of this type.
 pub fn buffer_bytes(ty: &Type, limits: StepLimits) -> Option<usize> {
     let (count, width) = rows_of(ty)?;
-    limits.of(count).checked_mul(row_stride(width))?.checked_mul(4).map(|b| b.next_multiple_of(ALIGN))
+    limits.of(count).checked_mul(row_elem(ty).stride(width)).map(|b| b.next_multiple_of(ALIGN))
+}
+
+/// Whether rows of both types lie in memory alike.
+fn same_rows(a: &Type, b: &Type) -> bool {
+    rows_of(a) == rows_of(b) && row_elem(a) == row_elem(b)
 }
 
 /// Where named values lie: fixed for the whole step.
@@ -201,7 +214,7 @@ impl Buffers {
                 Op::Reshape { .. } => self.class_of.get(&operands[0]).copied(),
                 op => overwritable(op, &operands)
                     .into_iter()
-                    .filter(|i| g.ty(operands[*i]).ok().and_then(rows_of) == rows_of(ty))
+                    .filter(|i| g.ty(operands[*i]).is_ok_and(|t| same_rows(t, ty)))
                     .filter_map(|i| self.class_of.get(&operands[i]).copied())
                     .find(|c| self.free_after(block, *c, at, position)),
             };
@@ -300,10 +313,12 @@ impl Buffers {
     /// The rows in which an activation lies.
     pub fn rows(&self, graph: &Graph, v: Value) -> Option<Rows> {
         let class = &self.classes[*self.class_of.get(&v)?];
-        let (_, width) = rows_of(graph.ty(v).ok()?)?;
+        let ty = graph.ty(v).ok()?;
+        let (_, width) = rows_of(ty)?;
+        let elem = row_elem(ty);
         Some(match class.home {
-            Home::Logits => Rows { place: Place::Logits, stride: width, width },
-            _ => Rows::new(Place::Arena(class.offset), width),
+            Home::Logits => Rows { place: Place::Logits, stride: width * elem.bytes(), width, elem },
+            _ => Rows::new(Place::Arena(class.offset), width, elem),
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::limits;
 use crate::sys::mmap::Mapping;
-use crate::sys::read::read_streams;
+use crate::sys::read::{STREAMS, read_streams};
 use crate::workers::Workers;
 
 /// Least bytes of the anonymous buffer, more than a last-level cache holds.
@@ -15,9 +15,7 @@ const LEAST: u64 = 256 << 20;
 /// Most bytes read per pass.
 const MOST: u64 = 1 << 30;
 /// Time spent on each number of streams.
-const TIME: Duration = Duration::from_millis(120);
-/// Parallel streams of each worker that are tried.
-const STREAMS: [usize; 3] = [1, 4, 8];
+const TIME: Duration = Duration::from_millis(80);
 
 /// The best read speed over some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

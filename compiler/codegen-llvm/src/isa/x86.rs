@@ -50,9 +50,8 @@ fn tuning(target: &Target) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// VDPBF16PS. It is not KIR's definition to the bit: it adds the product of the upper halves first,
-/// and takes and gives subnormals as zero whatever MXCSR says (Intel SDM, volume 2). Targets with
-/// AVX512_BF16 choose that.
+/// VDPBF16PS: adds the product of the upper halves first, and takes and gives subnormals as zero
+/// whatever MXCSR says (Intel SDM, volume 2).
 fn dot2_bf16<'c>(low: &Lower<'c, '_>, operands: [BasicValueEnum<'c>; 3]) -> Result<BasicValueEnum<'c>, Failure> {
     in_registers(low, operands, |lanes, acc, a, b| {
         let pairs = low.pairs_of_bf16(lanes);

@@ -64,6 +64,16 @@ impl<'a> Args<'a> {
         shape(t).ok_or_else(|| self.wrong(i, "f32[n,d]"))
     }
 
+    /// Operand `i` as the rows of a product: `f32[n, d]` or `bf16[n, d]` with a constant `d`.
+    pub(crate) fn product_rows(&self, i: usize) -> Result<(Dim, usize)> {
+        let shape = |t: &TensorType| match t.shape.as_slice() {
+            [n, Dim::Const(d)] if matches!(t.dtype, DType::F32 | DType::Bf16) => Some((*n, *d)),
+            _ => None,
+        };
+        let t = self.require(i, "f32[n,d] or bf16[n,d] with a constant d", |t| shape(t).is_some())?;
+        shape(t).ok_or_else(|| self.wrong(i, "f32[n,d] or bf16[n,d]"))
+    }
+
     /// Operand `i` as `f32[n, heads, head_dim]`.
     pub(crate) fn heads(&self, i: usize) -> Result<(Dim, usize, usize)> {
         let shape = |t: &TensorType| match t.shape.as_slice() {

@@ -172,8 +172,8 @@ impl Expansion<'_> {
 
     /// A step that stands before the gate: applied to both products.
     fn paired(&mut self, step: &Epilogue, pair: &mut [Value; 2]) -> Result<()> {
-        if !matches!(step, Epilogue::Bias) && pointwise(step).is_none() {
-            return Err(bad(self.op, format!("{step:?} stands before gated, expected bias, act, scale or round")));
+        if !matches!(step, Epilogue::Bias | Epilogue::Act(_) | Epilogue::Scale(_)) {
+            return Err(bad(self.op, format!("{step:?} stands before gated, expected bias, act or scale")));
         }
         for y in pair {
             *y = self.step(*y, step)?;

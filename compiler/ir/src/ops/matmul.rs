@@ -6,10 +6,10 @@ use crate::error::Result;
 use crate::interp::RtValue;
 use crate::types::{DType, Dim, TensorType, Type};
 
-/// Type rule: `(x f32[n,K], w [N,K]) -> f32[n,N]`.
+/// Type rule: `(x f32[n,K] or bf16[n,K], w [N,K]) -> f32[n,N]`.
 pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
     let args = Args::new(op, operands, &["x", "w"])?;
-    let (rows, inner) = args.matrix(0)?;
+    let (rows, inner) = args.product_rows(0)?;
     let (_, outer, stored) = args.weight2(1)?;
     if stored != inner {
         return Err(args.wrong(1, format_args!("[N,{inner}] as x is {}", operands[0])));
@@ -64,8 +64,9 @@ mod tests {
         assert_eq!(infer("matmul", &["f32[T,4]", "bf16[3,4]"]), "f32[T,3]");
         let error = "matmul: operand 1 (w) is bf16[4,3], expected [N,4] as x is f32[T,4]";
         assert_eq!(infer("matmul", &["f32[T,4]", "bf16[4,3]"]), error);
-        let error = "matmul: operand 0 (x) is bf16[T,4], expected f32[n,d] with a constant d";
-        assert_eq!(infer("matmul", &["bf16[T,4]", "bf16[3,4]"]), error);
+        assert_eq!(infer("matmul", &["bf16[T,4]", "bf16[3,4]"]), "f32[T,3]");
+        let error = "matmul: operand 0 (x) is f16[T,4], expected f32[n,d] or bf16[n,d] with a constant d";
+        assert_eq!(infer("matmul", &["f16[T,4]", "bf16[3,4]"]), error);
         assert_eq!(infer("matmul", &["f32[T,4]"]), "matmul: 1 operands given, expected 2: x, w");
         assert_eq!(cost("matmul", &["f32[T,4]", "bf16[3,4]"]), (24.0, 32.0 + 24.0, 48.0));
     }

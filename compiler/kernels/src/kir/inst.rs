@@ -141,8 +141,8 @@ pub enum Op {
     Prefetch { ptr: Val, offset: i32 },
     /// Uninitialised memory of the function's frame, aligned to 64 bytes; only outside loops.
     Stack { bytes: u32 },
-    /// `acc + a.lo * b.lo + a.hi * b.hi` where each i32 lane of a and b holds two bf16: the lower
-    /// half `lo` is added first, each step a single-rounded fma, subnormals as zero allowed.
+    /// `a.lo * b.lo + (a.hi * b.hi + acc)` where each i32 lane of a and b holds two bf16: the upper
+    /// half `hi` is added first, each step a single-rounded fma, subnormals as zero allowed.
     Dot2Bf16 { acc: Val, a: Val, b: Val },
     /// `acc + sum of 4 products` where each i32 lane of a holds 4 unsigned and of b 4 signed bytes.
     Dot4I8 { acc: Val, a: Val, b: Val },

@@ -4,9 +4,8 @@
 //! head, which is then exactly one unit. The last step is a sink.
 
 use super::kv::{KvCache, Part};
-use super::prologue::Rounding;
 use super::rope::Rotation;
-use crate::env::{Env, Place, Rows};
+use crate::env::{Env, Place, RowElem, Rows};
 use crate::kir::{Cond, Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use crate::math;
@@ -52,8 +51,6 @@ pub enum Step {
     Mul(Rows),
     /// Multiplies by a constant.
     Scale(f32),
-    /// Rounds.
-    Round(Rounding),
     /// RMSNorm of the head that the unit is.
     HeadNorm {
         /// Added to the mean square.
@@ -73,7 +70,8 @@ pub enum Step {
 /// Where a unit's rows go.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sink {
-    /// Columns of a buffer; the unit's first column is its index times the unit's rows.
+    /// Columns of a buffer, rounded where it holds less than f32; the unit's first column is its
+    /// index times the unit's rows.
     Rows(Rows),
     /// A head of the KV cache; the unit's index is the head.
     Kv(KvCache, Part),
@@ -182,7 +180,6 @@ impl Epilogue {
                 let s = env.b.float(VECTOR, f64::from(*s));
                 env.b.mul(v, s)
             }
-            Step::Round(r) => r.emit(env, v),
             Step::Gated(_) | Step::HeadNorm { .. } | Step::Rope { .. } => unreachable!("not pointwise"),
         })
     }
@@ -192,7 +189,7 @@ impl Epilogue {
         let row = env.row(rows, t);
         let first = env.b.mul_const(unit, self.unit_rows as i64);
         let column = env.b.add_const(first, (p * PANEL) as i64);
-        (env.at(row, column, 4), column)
+        (env.at(row, column, rows.elem.bytes()), column)
     }
 
     fn other(&self, env: &mut Env, rows: &Rows, at: (Val, Val, usize)) -> Val {
@@ -205,23 +202,24 @@ impl Epilogue {
         let (to, column) = self.column(env, out, at);
         let valid = self.unit_rows.saturating_sub(at.2 * PANEL).min(PANEL);
         if valid < PANEL {
-            return store_lanes(env, v, to, valid);
+            return store_lanes(env, out.elem, v, to, valid);
         }
-        if out.stride.is_multiple_of(PANEL) {
-            return env.b.store(v, to, 0);
+        if out.stride.is_multiple_of(PANEL * out.elem.bytes()) {
+            return env.store_elems(out.elem, v, to);
         }
         let width = env.b.index(out.width);
         let end = env.b.add_const(column, PANEL as i64);
         let fits = env.b.cmp(Cond::Le, end, width);
         let tail = out.width % PANEL;
-        env.if_else(fits, |env| env.b.store(v, to, 0), |env| store_lanes(env, v, to, tail));
+        let elem = out.elem;
+        env.if_else(fits, |env| env.store_elems(elem, v, to), |env| store_lanes(env, elem, v, to, tail));
     }
 
     fn whole_head(&self, env: &mut Env, step: &Step, raw: Val, t: Val) {
         match step {
             Step::HeadNorm { eps, scale } => {
                 let norm = super::norm::Norm::Rms { eps: *eps, scale: *scale };
-                super::norm::row(env, norm, raw, raw, self.unit_rows, |_, v| v);
+                super::norm::row(env, norm, raw, (raw, RowElem::F32), self.unit_rows);
             }
             Step::Rope { rotation, table } => {
                 let angles = env.row(table, t);
@@ -238,9 +236,10 @@ impl Step {
     }
 }
 
-fn store_lanes(env: &mut Env, v: Val, to: Val, valid: usize) {
+fn store_lanes(env: &mut Env, elem: RowElem, v: Val, to: Val, valid: usize) {
     for lane in 0..valid {
         let x = env.b.extract(v, lane as u16);
-        env.b.store(x, to, 4 * lane as i32);
+        let to = env.b.ptr_add_const(to, lane * elem.bytes());
+        env.store_elems(elem, x, to);
     }
 }

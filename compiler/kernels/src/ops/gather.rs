@@ -21,7 +21,7 @@ impl GatherKernel {
         env.own_rows(n, |env, r| {
             let t = env.step_index("rows", r);
             let (x, y) = (env.row(&self.x, t), env.row(&self.y, r));
-            map_row(env, x, y, self.x.width, |_, _, v| v);
+            map_row(env, (x, self.x.elem), (y, self.y.elem), self.x.width, |_, _, v| v);
         });
         env.finish()
     }

@@ -6,6 +6,7 @@ pub mod epilogue;
 pub mod gather;
 pub mod kv;
 pub mod linear;
+pub mod mac;
 pub mod norm;
 pub mod pointwise;
 pub mod product;

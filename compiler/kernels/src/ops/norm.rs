@@ -1,6 +1,6 @@
 //! RMSNorm and LayerNorm of one row, and the kernel that writes normalised rows.
 
-use crate::env::{Count, Env, Rows, Scratch};
+use crate::env::{Count, Env, RowElem, Rows, Scratch};
 use crate::kir::{Elem, Function, Ty, UnOp, Val};
 use crate::layout::LANES;
 use crate::math;
@@ -59,14 +59,16 @@ fn inverse_root(env: &mut Env, sum: Val, n: usize, eps: f32) -> Val {
     env.b.div(one, root)
 }
 
+/// A row's address and what its elements are.
+pub type RowAt = (Val, RowElem);
+
 /// Writes `map(x)` for the `n` elements of a row in vectors, a last partial vector included: rows
 /// are padded to whole vectors.
-pub fn map_row(env: &mut Env, x: Val, y: Val, n: usize, map: impl FnOnce(&mut Env, Val, Val) -> Val) {
+pub fn map_row(env: &mut Env, x: RowAt, y: RowAt, n: usize, map: impl FnOnce(&mut Env, Val, Val) -> Val) {
     env.for_const(n.next_multiple_of(LANES as usize), LANES as usize, |env, i| {
-        let (from, to) = (env.at(x, i, 4), env.at(y, i, 4));
-        let v = env.b.load(VECTOR, from, 0);
+        let v = env.load_row(x.1, x.0, i, LANES);
         let v = map(env, i, v);
-        env.b.store(v, to, 0);
+        env.store_row(y.1, v, y.0, i);
     });
 }
 
@@ -77,18 +79,18 @@ fn weights_vector(env: &mut Env, offset: usize, i: Val) -> Val {
     env.b.load(VECTOR, p, 0)
 }
 
-/// Normalises the row of `n` elements at `x` into `y`, then applies `finish` to each vector.
-pub fn row(env: &mut Env, norm: Norm, x: Val, y: Val, n: usize, finish: impl Fn(&mut Env, Val) -> Val) {
+/// Normalises the row of `n` f32 at `x` into `y`.
+pub fn row(env: &mut Env, norm: Norm, x: Val, y: RowAt, n: usize) {
+    let from = (x, RowElem::F32);
     match norm {
         Norm::Rms { eps, scale } => {
             let squares = sum(env, x, n, |env, v| env.b.mul(v, v));
             let factor = inverse_root(env, squares, n, eps);
             let factor = env.b.splat(factor, LANES);
-            map_row(env, x, y, n, |env, i, v| {
+            map_row(env, from, y, n, |env, i, v| {
                 let g = weights_vector(env, scale, i);
                 let v = env.b.mul(v, factor);
-                let v = env.b.mul(v, g);
-                finish(env, v)
+                env.b.mul(v, g)
             });
         }
         Norm::Layer { eps, scale, bias } => {
@@ -102,13 +104,12 @@ pub fn row(env: &mut Env, norm: Norm, x: Val, y: Val, n: usize, finish: impl Fn(
             });
             let factor = inverse_root(env, squares, n, eps);
             let (factor, mean) = (env.b.splat(factor, LANES), env.b.splat(mean, LANES));
-            map_row(env, x, y, n, |env, i, v| {
+            map_row(env, from, y, n, |env, i, v| {
                 let (g, h) = (weights_vector(env, scale, i), weights_vector(env, bias, i));
                 let v = env.b.sub(v, mean);
                 let v = env.b.mul(v, factor);
                 let v = env.b.mul(v, g);
-                let v = env.b.add(v, h);
-                finish(env, v)
+                env.b.add(v, h)
             });
         }
     }
@@ -141,7 +142,7 @@ impl NormKernel {
             let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
             for g in 0..self.groups {
                 let (x, y) = (env.b.ptr_add_const(x, g * group * 4), env.b.ptr_add_const(y, g * group * 4));
-                row(env, self.norm, x, y, group, |_, v| v);
+                row(env, self.norm, x, (y, RowElem::F32), group);
             }
         });
         env.finish()

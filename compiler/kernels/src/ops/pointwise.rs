@@ -1,7 +1,6 @@
 //! Pointwise ops on whole rows, for what no product has taken into its epilogue. Rows are shared out.
 
 use super::epilogue::Activation;
-use super::prologue::Rounding;
 use crate::env::{Count, Env, Rows, Scratch};
 use crate::kir::{Elem, Function, Ty, Val};
 use crate::layout::LANES;
@@ -9,7 +8,7 @@ use crate::layout::LANES;
 /// What is done to each element.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pointwise {
-    /// Copied.
+    /// Copied; rounded where the result's rows hold less.
     Copy,
     /// Other rows added.
     Add(Rows),
@@ -19,8 +18,6 @@ pub enum Pointwise {
     Bias(usize),
     /// Multiplied by a constant.
     Scale(f32),
-    /// Rounded.
-    Round(Rounding),
     /// Nonlinearity.
     Act(Activation),
 }
@@ -47,7 +44,7 @@ impl PointwiseKernel {
         let n = env.count(self.count);
         env.own_rows(n, |env, r| {
             let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
-            let x = env.b.ptr_add_const(x, self.x_start * 4);
+            let x = env.b.ptr_add_const(x, self.x_start * self.x.elem.bytes());
             let whole = self.y.width / LANES as usize * LANES as usize;
             env.for_const(whole, LANES as usize, |env, i| self.element(env, LANES, (x, y, r), i));
             let (lo, hi) = (env.b.index(whole), env.b.index(self.y.width));
@@ -59,14 +56,12 @@ impl PointwiseKernel {
     /// `lanes` elements from column `i`.
     fn element(&self, env: &mut Env, lanes: u16, (x, y, r): (Val, Val, Val), i: Val) {
         let ty = Ty { elem: Elem::F32, lanes };
-        let (from, to) = (env.at(x, i, 4), env.at(y, i, 4));
-        let v = env.b.load(ty, from, 0);
+        let v = env.load_row(self.x.elem, x, i, lanes);
         let v = match &self.f {
             Pointwise::Copy => v,
             Pointwise::Add(rows) | Pointwise::Mul(rows) => {
                 let row = env.row(rows, r);
-                let p = env.at(row, i, 4);
-                let other = env.b.load(ty, p, 0);
+                let other = env.load_row(rows.elem, row, i, lanes);
                 if matches!(self.f, Pointwise::Add(_)) { env.b.add(v, other) } else { env.b.mul(v, other) }
             }
             Pointwise::Bias(offset) => {
@@ -79,9 +74,8 @@ impl PointwiseKernel {
                 let s = env.b.float(ty, f64::from(*s));
                 env.b.mul(v, s)
             }
-            Pointwise::Round(r) => r.emit(env, v),
             Pointwise::Act(a) => a.emit(env, v),
         };
-        env.b.store(v, to, 0);
+        env.store_row(self.y.elem, v, y, i);
     }
 }

@@ -1,35 +1,46 @@
 //! The product of prepared rows with panels of weights, into raw scratch.
 //!
-//! Every element of the product is one chain of fused multiply-adds over k in ascending order,
-//! beginning with zero, whatever the number of tokens: a GEMM tile takes several tokens and one
-//! panel, a GEMV one token and several panels, and both leave the same bits.
+//! Every element of the product is one chain of multiply-adds over k in ascending order, beginning
+//! with zero, whatever the number of tokens: a GEMM tile takes several tokens and few panels, a
+//! GEMV one token and several panels, and both leave the same bits.
 
+use super::mac::Mac;
 use crate::env::Env;
 use crate::formats::WeightFormat;
-use crate::kir::{Elem, Hint, Ty, Val};
+use crate::kir::{Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Tile};
 
 /// The product of one unit: `panels` panels of weights with `k` elements per row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
     /// Format of the weights.
     pub format: WeightFormat,
+    /// What multiplies them with the rows.
+    pub mac: Mac,
     /// Elements per row; a multiple of the format's `k_step`.
     pub k: usize,
     /// Panels of the unit.
     pub panels: usize,
-    /// Elements from one input row to the next.
+    /// Bytes from one input row to the next.
     pub x_stride: usize,
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
 const VECTOR_BYTES: usize = 4 * PANEL;
 
+/// Where a product finds its rows, its weights and its result.
+#[derive(Clone, Copy)]
+struct At {
+    x: Val,
+    w: Val,
+    raw: Val,
+}
+
 impl Product {
-    /// Elements of a raw row: the unit's panels one after another.
-    pub fn raw_stride(&self) -> usize {
-        self.panels * PANEL
+    /// Bytes of a raw row: the unit's panels one after another.
+    pub fn raw_bytes(&self) -> usize {
+        self.panels * VECTOR_BYTES
     }
 
     fn panel_bytes(&self) -> usize {
@@ -38,34 +49,43 @@ impl Product {
 
     /// Emits the product of rows `0..n` at `x` with the unit's weights at `w` into `raw`.
     pub fn emit(&self, env: &mut Env, s: &Schedule, (x, w, raw): (Val, Val, Val), n: Val) {
-        let tile = env.b.index(s.gemm_tokens);
-        let rest = env.b.rem(n, tile);
-        let full = env.b.sub(n, rest);
-        self.gemm(env, s, (x, w, raw), full);
-        self.gemv(env, s, (x, w, raw), (full, n));
+        let at = At { x, w, raw };
+        let mut first = env.b.index(0);
+        for tile in s.gemm {
+            let tokens = env.b.index(tile.tokens);
+            let left = env.b.sub(n, first);
+            let rest = env.b.rem(left, tokens);
+            let end = env.b.sub(n, rest);
+            self.gemm(env, s, *tile, at, (first, end));
+            first = end;
+        }
+        self.gemv(env, s, at, (first, n));
     }
 
-    /// Rows `0..full`, a multiple of the tile: k in blocks, so that a tile of x stays in the
+    /// Rows `first..end`, a multiple of the tile: k in blocks, so that a tile of x stays in the
     /// first-level cache for all panels; partial sums wait in `raw`.
-    fn gemm(&self, env: &mut Env, s: &Schedule, at: (Val, Val, Val), full: Val) {
-        self.clear(env, at.2, full);
+    fn gemm(&self, env: &mut Env, s: &Schedule, tile: Tile, at: At, (first, end): (Val, Val)) {
         let block = s.gemm_k_block.next_multiple_of(self.format.k_step());
         let whole = self.k / block * block;
+        if whole > block {
+            self.clear(env, at.raw, (first, end));
+        }
         let (lo, hi) = (env.b.index(0), env.b.index(whole));
+        let mut blocks = GemmBlocks { product: self, tile, at, rows: (first, end), fresh: whole <= block };
         if whole > 0 {
-            env.for_range(lo, hi, block, |env, k0| self.gemm_block(env, s, at, full, (k0, block)));
+            env.for_range(lo, hi, block, |env, k0| blocks.emit(env, k0, block));
+            blocks.fresh = false;
         }
         if whole < self.k {
             let k0 = env.b.index(whole);
-            self.gemm_block(env, s, at, full, (k0, self.k - whole));
+            blocks.emit(env, k0, self.k - whole);
         }
     }
 
-    fn clear(&self, env: &mut Env, raw: Val, rows: Val) {
+    fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val)) {
         let zero = env.b.float(VECTOR, 0.0);
-        let lo = env.b.index(0);
-        env.for_range(lo, rows, 1, |env, r| {
-            let row = env.at(raw, r, self.raw_stride() * 4);
+        env.for_range(first, end, 1, |env, r| {
+            let row = env.at(raw, r, self.raw_bytes());
             for p in 0..self.panels {
                 let to = env.b.ptr_add_const(row, p * VECTOR_BYTES);
                 env.b.store(zero, to, 0);
@@ -73,103 +93,122 @@ impl Product {
         });
     }
 
-    fn gemm_block(
-        &self,
-        env: &mut Env,
-        s: &Schedule,
-        (x, w, raw): (Val, Val, Val),
-        full: Val,
-        (k0, k_len): (Val, usize),
-    ) {
-        let x = env.at(x, k0, 4);
-        let w = env.at(w, k0, self.format.step_bytes() / self.format.k_step());
-        let lo = env.b.index(0);
-        env.for_range(lo, full, s.gemm_tokens, |env, t| {
-            let x = env.at(x, t, self.x_stride * 4);
-            let raw = env.at(raw, t, self.raw_stride() * 4);
-            env.for_const(self.panels, 1, |env, p| {
-                let w = env.at(w, p, self.panel_bytes());
-                let raw = env.at(raw, p, VECTOR_BYTES);
-                self.gemm_tile(env, s.gemm_tokens, (x, w, raw), k_len);
-            });
-        });
-    }
-
-    /// `tokens` rows with one panel over `k_len` elements of k.
-    fn gemm_tile(&self, env: &mut Env, tokens: usize, (x, w, raw): (Val, Val, Val), k_len: usize) {
-        let raw_offset = |t: usize| (t * self.raw_stride() * 4) as i32;
-        let init: Vec<Val> = (0..tokens).map(|t| env.b.load(VECTOR, raw, raw_offset(t))).collect();
-        let sums = self.steps(env, k_len, &init, |env, step, acc| {
-            let k = env.b.mul_const(step, self.format.k_step() as i64);
-            let xs = env.at(x, k, 4);
-            let ws = env.at(w, step, self.format.step_bytes());
-            let mut acc = acc.to_vec();
-            for kk in 0..self.format.k_step() {
-                let wv = self.format.emit_decode_one(&mut env.b, ws, kk);
-                for (t, a) in acc.iter_mut().enumerate() {
-                    let v = env.b.load(Ty::F32, xs, ((t * self.x_stride + kk) * 4) as i32);
-                    let v = env.b.splat(v, LANES);
-                    *a = env.b.fma(wv, v, *a);
-                }
-            }
-            acc
-        });
-        for (t, v) in sums.iter().enumerate() {
-            env.b.store(*v, raw, raw_offset(t));
-        }
-    }
-
     /// Rows `first..n`, one at a time, `gemv_panels` panels streamed together.
-    fn gemv(&self, env: &mut Env, s: &Schedule, (x, w, raw): (Val, Val, Val), (first, n): (Val, Val)) {
+    fn gemv(&self, env: &mut Env, s: &Schedule, at: At, (first, n): (Val, Val)) {
         env.for_range(first, n, 1, |env, t| {
-            let x = env.at(x, t, self.x_stride * 4);
-            let raw = env.at(raw, t, self.raw_stride() * 4);
+            let x = env.at(at.x, t, self.x_stride);
+            let raw = env.at(at.raw, t, self.raw_bytes());
             let mut p = 0;
             while p < self.panels {
                 let streams = s.gemv_panels.min(self.panels - p);
-                let w = env.b.ptr_add_const(w, p * self.panel_bytes());
+                let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
                 let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                self.gemv_panels(env, streams, (x, w, raw));
+                self.gemv_panels(env, streams, At { x, w, raw });
                 p += streams;
             }
         });
     }
 
-    fn gemv_panels(&self, env: &mut Env, streams: usize, (x, w, raw): (Val, Val, Val)) {
+    fn gemv_panels(&self, env: &mut Env, streams: usize, at: At) {
         let zero = env.b.float(VECTOR, 0.0);
-        let sums = self.steps(env, self.k, &vec![zero; streams], |env, step, acc| {
-            let k = env.b.mul_const(step, self.format.k_step() as i64);
-            let xs = env.at(x, k, 4);
-            let ws = env.at(w, step, self.format.step_bytes());
-            let inputs: Vec<Val> = (0..self.format.k_step())
-                .map(|kk| {
-                    let v = env.b.load_with(Ty::F32, xs, 4 * kk as i32, 4, Hint::None);
-                    env.b.splat(v, LANES)
-                })
-                .collect();
-            acc.iter()
-                .enumerate()
-                .map(|(p, a)| {
-                    let panel = env.b.ptr_add_const(ws, p * self.panel_bytes());
-                    let decoded = self.format.emit_decode(&mut env.b, panel, 0);
-                    decoded.iter().zip(&inputs).fold(*a, |a, (wv, v)| env.b.fma(*wv, *v, a))
-                })
-                .collect()
+        let sums = self.steps(env, self.k, at, &vec![zero; streams], |env, xs, ws, acc| {
+            let macs = self.mac.per_step(self.format);
+            let inputs: Vec<Val> = (0..macs).map(|i| self.mac.input(env, xs, i, 0)).collect();
+            let sum = |(p, a): (usize, &Val)| {
+                let panel = env.b.ptr_add_const(ws, p * self.panel_bytes());
+                let weights = self.mac.weights(env, self.format, panel);
+                weights.iter().zip(&inputs).fold(*a, |a, (w, x)| self.mac.emit(env, *w, *x, a))
+            };
+            acc.iter().enumerate().map(sum).collect()
         });
         for (p, v) in sums.iter().enumerate() {
-            env.b.store(*v, raw, (p * VECTOR_BYTES) as i32);
+            env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
         }
     }
 
-    /// A loop over the steps of `k_len` elements.
+    /// A loop over the steps of `k_len` elements; the body gets the addresses of the step in the
+    /// first row and in the first panel.
     fn steps(
         &self,
         env: &mut Env,
         k_len: usize,
+        at: At,
         init: &[Val],
-        body: impl FnOnce(&mut Env, Val, &[Val]) -> Vec<Val>,
+        body: impl FnOnce(&mut Env, Val, Val, &[Val]) -> Vec<Val>,
     ) -> Vec<Val> {
         let (lo, hi, one) = (env.b.index(0), env.b.index(k_len / self.format.k_step()), env.b.index(1));
-        env.for_carried((lo, hi, one), init, body)
+        env.for_carried((lo, hi, one), init, |env, step, acc| {
+            let xs = env.at(at.x, step, self.format.k_step() * self.mac.row_elem_bytes());
+            let ws = env.at(at.w, step, self.format.step_bytes());
+            body(env, xs, ws, acc)
+        })
+    }
+}
+
+/// The blocks of k that a GEMM takes one after another.
+struct GemmBlocks<'a> {
+    product: &'a Product,
+    tile: Tile,
+    at: At,
+    rows: (Val, Val),
+    /// Whether the sums begin in the block that is emitted, and nothing waits in `raw`.
+    fresh: bool,
+}
+
+impl GemmBlocks<'_> {
+    /// All tiles over `k_len` elements from `k0`.
+    fn emit(&self, env: &mut Env, k0: Val, k_len: usize) {
+        let p = self.product;
+        let x = env.at(self.at.x, k0, p.mac.row_elem_bytes());
+        let w = env.at(self.at.w, k0, p.format.step_bytes() / p.format.k_step());
+        env.for_range(self.rows.0, self.rows.1, self.tile.tokens, |env, t| {
+            let x = env.at(x, t, p.x_stride);
+            let raw = env.at(self.at.raw, t, p.raw_bytes());
+            let whole = p.panels / self.tile.panels * self.tile.panels;
+            env.for_const(whole, self.tile.panels, |env, panel| {
+                let w = env.at(w, panel, p.panel_bytes());
+                let raw = env.at(raw, panel, VECTOR_BYTES);
+                self.tile(env, self.tile.panels, At { x, w, raw }, k_len);
+            });
+            if whole < p.panels {
+                let w = env.b.ptr_add_const(w, whole * p.panel_bytes());
+                let raw = env.b.ptr_add_const(raw, whole * VECTOR_BYTES);
+                self.tile(env, p.panels - whole, At { x, w, raw }, k_len);
+            }
+        });
+    }
+
+    /// The tile's tokens with `panels` panels.
+    fn tile(&self, env: &mut Env, panels: usize, at: At, k_len: usize) {
+        let (p, tokens) = (self.product, self.tile.tokens);
+        let offset = |i: usize| (i / panels * p.raw_bytes() + i % panels * VECTOR_BYTES) as i32;
+        let init: Vec<Val> = (0..tokens * panels)
+            .map(|i| if self.fresh { env.b.float(VECTOR, 0.0) } else { env.b.load(VECTOR, at.raw, offset(i)) })
+            .collect();
+        let sums = p.steps(env, k_len, at, &init, |env, xs, ws, acc| self.step(env, panels, xs, ws, acc));
+        for (i, v) in sums.iter().enumerate() {
+            env.b.store(*v, at.raw, offset(i));
+        }
+    }
+
+    fn step(&self, env: &mut Env, panels: usize, xs: Val, ws: Val, acc: &[Val]) -> Vec<Val> {
+        let p = self.product;
+        let mut acc = acc.to_vec();
+        for i in 0..p.mac.per_step(p.format) {
+            let weights: Vec<Val> = (0..panels)
+                .map(|panel| {
+                    let ws = env.b.ptr_add_const(ws, panel * p.panel_bytes());
+                    p.mac.weight(env, p.format, ws, i)
+                })
+                .collect();
+            for t in 0..self.tile.tokens {
+                let x = p.mac.input(env, xs, i, t * p.x_stride);
+                for (panel, w) in weights.iter().enumerate() {
+                    let a = &mut acc[t * panels + panel];
+                    *a = p.mac.emit(env, *w, x, *a);
+                }
+            }
+        }
+        acc
     }
 }

@@ -1,40 +1,20 @@
-//! What happens to the rows of x before a product: norm, rounding, or nothing.
+//! What happens to the rows of x before a product: a norm, a conversion, or nothing.
 //!
 //! Up to [`PROLOGUE_ROWS`] rows every worker prepares all of them in its own scratch, without
 //! waiting for others; more rows are shared out and met at a barrier. The bits are the same.
 
 use super::norm::{self, Norm};
-use crate::env::{Env, Place, Rows};
+use crate::env::{Env, Place, RowElem, Rows};
 use crate::kir::{Cond, Val};
 use crate::layout::PROLOGUE_ROWS;
-use crate::math;
-
-/// Rounding of a value that stays f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rounding {
-    /// To bfloat16.
-    Bf16,
-    /// To binary16.
-    F16,
-}
-
-impl Rounding {
-    /// Emits the rounding.
-    pub fn emit(self, env: &mut Env, v: Val) -> Val {
-        match self {
-            Rounding::Bf16 => math::round_bf16(&mut env.b, v),
-            Rounding::F16 => math::round_f16(&mut env.b, v),
-        }
-    }
-}
 
 /// The prologue of a product.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prologue {
     /// Norm of each row.
     pub norm: Option<Norm>,
-    /// Rounding after it.
-    pub round: Option<Rounding>,
+    /// What the prepared rows hold.
+    pub elem: RowElem,
     /// Shared rows for the prepared input.
     pub shared: Place,
     /// Own rows ([`PROLOGUE_ROWS`] of them) for the prepared input.
@@ -43,7 +23,7 @@ pub struct Prologue {
     pub phase: u32,
 }
 
-/// Prepares `n` rows of `x`; returns the address of the first prepared row (stride as `x`).
+/// Prepares `n` rows of `x`; returns the address of the first prepared row.
 pub fn emit(env: &mut Env, prologue: Option<&Prologue>, x: &Rows, n: Val) -> Val {
     let Some(p) = prologue else {
         return env.ptr(x.place);
@@ -57,18 +37,17 @@ pub fn emit(env: &mut Env, prologue: Option<&Prologue>, x: &Rows, n: Val) -> Val
     let (first, step) = (env.b.select(few, zero, worker), env.b.select(few, one, workers));
     env.for_step(first, n, step, |env, r| {
         let from = env.row(x, r);
-        let to = env.at(to, r, x.stride * 4);
-        prepare_row(env, p, from, to, x.width);
+        let to = env.at(to, r, p.elem.stride(x.width));
+        prepare_row(env, p, x, from, to);
     });
     let phase = p.phase;
     env.if_else(few, |_| {}, |env| env.b.barrier(phase));
     to
 }
 
-fn prepare_row(env: &mut Env, p: &Prologue, from: Val, to: Val, n: usize) {
-    let finish = |env: &mut Env, v: Val| p.round.map_or(v, |r| r.emit(env, v));
+fn prepare_row(env: &mut Env, p: &Prologue, x: &Rows, from: Val, to: Val) {
     match p.norm {
-        Some(norm) => norm::row(env, norm, from, to, n, finish),
-        None => norm::map_row(env, from, to, n, |env, _, v| finish(env, v)),
+        Some(norm) => norm::row(env, norm, from, (to, p.elem), x.width),
+        None => norm::map_row(env, (from, x.elem), (to, p.elem), x.width, |_, _, v| v),
     }
 }

@@ -3,19 +3,20 @@
 use super::Selected;
 use super::pointwise::vector;
 use crate::block::Lowering;
-use crate::buffers::{StepLimits, buffer_bytes, rows_of};
+use crate::buffers::{StepLimits, row_elem, rows_of};
 use crate::error::Result;
 use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::{Activation as IrActivation, Epilogue as IrStep, LinearSpec, Op, Prologue as IrPrologue};
 use llmc_ir::{DType, Graph, NodeId, Value};
-use llmc_kernels::env::{Place, Rows};
-use llmc_kernels::layout::{ALIGN, PROLOGUE_ROWS, row_stride};
+use llmc_kernels::env::{Count, Place, RowElem, Rows};
+use llmc_kernels::layout::{ALIGN, PROLOGUE_ROWS};
 use llmc_kernels::ops::epilogue::{Activation, Epilogue, Sink, Step};
 use llmc_kernels::ops::kv::Part;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
+use llmc_kernels::ops::mac::Mac;
 use llmc_kernels::ops::norm::Norm;
 use llmc_kernels::ops::product::Product;
-use llmc_kernels::ops::prologue::{Prologue, Rounding};
+use llmc_kernels::ops::prologue::Prologue;
 use llmc_kernels::ops::rope::Rotation;
 
 /// The kernel's activation for the IR's.
@@ -28,15 +29,6 @@ pub fn activation(a: IrActivation) -> Activation {
     }
 }
 
-/// The kernel's rounding for the IR's.
-pub fn rounding(dtype: DType) -> Option<Rounding> {
-    match dtype {
-        DType::Bf16 => Some(Rounding::Bf16),
-        DType::F16 => Some(Rounding::F16),
-        DType::F32 | DType::I32 => None,
-    }
-}
-
 /// Prologue and rounding of a product, whatever op it is.
 fn prologue_of(op: &Op) -> (IrPrologue, Option<DType>) {
     match op {
@@ -45,22 +37,46 @@ fn prologue_of(op: &Op) -> (IrPrologue, Option<DType>) {
     }
 }
 
-fn prepares(op: &Op) -> bool {
-    let (prologue, round) = prologue_of(op);
-    prologue != IrPrologue::None || round.is_some_and(|r| rounding(r).is_some())
+/// How a product takes its rows.
+#[derive(Clone, Copy)]
+struct Input {
+    mac: Mac,
+    /// What the rows hold that meet the weights.
+    elem: RowElem,
+    /// Whether they have to be prepared first.
+    prepared: bool,
+    /// Which count they follow, and their width.
+    rows: (Count, usize),
+}
+
+impl Input {
+    /// That of a product; `None` for other nodes.
+    fn of(graph: &Graph, node: NodeId) -> Option<Input> {
+        let op = graph.op(node);
+        if !matches!(op, Op::MatMul {} | Op::Linear { .. } | Op::Qkv { .. }) {
+            return None;
+        }
+        let (prologue, round) = prologue_of(op);
+        let operands = graph.operands(node);
+        let (x, w) = (graph.ty(operands[0]).ok()?, graph.ty(operands[prologue.operands()]).ok()?.tensor()?);
+        let rows = rows_of(x)?;
+        let stored = row_elem(x);
+        let (mac, elem) = Mac::new(format_for(w, rows.1), round.is_some() || stored == RowElem::Bf16);
+        Some(Input { mac, elem, prepared: prologue != IrPrologue::None || elem != stored, rows })
+    }
 }
 
 /// Bytes of shared scratch that a node's prologue needs: its input's rows, prepared.
 pub fn prologue_bytes(graph: &Graph, node: NodeId, limits: StepLimits) -> usize {
-    if !prepares(graph.op(node)) {
-        return 0;
+    match Input::of(graph, node) {
+        Some(Input { elem, prepared: true, rows: (count, width), .. }) => limits.of(count) * elem.stride(width),
+        _ => 0,
     }
-    let x = graph.operands(node)[0];
-    graph.ty(x).ok().and_then(|ty| buffer_bytes(ty, limits)).unwrap_or(0)
 }
 
 /// One weight (or pair) with its steps and operands.
 struct SegmentParts<'v> {
+    input: Input,
     weights: &'v [Value],
     steps: &'v [IrStep],
     operands: &'v [Value],
@@ -78,12 +94,13 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let operands = l.block.graph.operands(node);
     let (prologue, round) = prologue_of(&op);
     let (before, rest) = operands.split_at(prologue.operands());
+    let input = Input::of(&l.block.graph, node).ok_or_else(|| l.error(node, "is not a product of rows"))?;
     let x = l.rows(node, before[0])?;
     let out = Value { node, slot: 0 };
     let (segments, name) = match &op {
         Op::MatMul {} => {
             let sink = Sink::Rows(l.rows(node, out)?);
-            let part = SegmentParts { weights: rest, steps: &[], operands: &[], counts: vec![], sink, head_dim: None };
+            let part = SegmentParts { input, weights: rest, steps: &[], operands: &[], counts: vec![], sink, head_dim: None };
             (vec![segment(l, node, &part)?], "matmul")
         }
         Op::Linear { epilogue, .. } => {
@@ -92,10 +109,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
             let counts = spec.epilogue_operands();
             let sink = Sink::Rows(l.rows(node, out)?);
             let head_dim = head_dim(epilogue);
-            (
-                vec![segment(l, node, &SegmentParts { weights, steps: epilogue, operands, counts, sink, head_dim })?],
-                "linear",
-            )
+            let part = SegmentParts { input, weights, steps: epilogue, operands, counts, sink, head_dim };
+            (vec![segment(l, node, &part)?], "linear")
         }
         Op::Qkv { head_dim, q, k, v, .. } => {
             let cache = l.cache(node)?;
@@ -107,15 +122,15 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
                 let (own, after) = operands.split_at(counts.iter().sum());
                 operands = after;
                 let weights = &weights[i..=i];
-                let part = SegmentParts { weights, steps, operands: own, counts, sink, head_dim: Some(*head_dim) };
+                let part = SegmentParts { input, weights, steps, operands: own, counts, sink, head_dim: Some(*head_dim) };
                 segments.push(segment(l, node, &part)?);
             }
             (segments, "qkv")
         }
         _ => return Err(l.error(node, "is not a product")),
     };
-    let prologue = prologue_plan(l, node, &op, before, &x)?;
-    let raw = raw_scratch(l, node, &x, &segments);
+    let prologue = prologue_plan(l, node, input, before, &x)?;
+    let raw = raw_scratch(l, input, &segments);
     let count = l.count(node, before[0])?;
     Ok(Selected::Linear(LinearKernel { count, x, prologue, segments, raw, schedule: l.cx.schedule }, name))
 }
@@ -145,24 +160,27 @@ fn segment(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>) -> Resul
     let format = format_for(&ty, k);
     let sources = weights.into_iter().map(|(e, _)| e).collect();
     let weight = l.place(sources, PackLayout::Panels { format, k, units });
-    let x_stride = row_stride(k);
     let epilogue = Epilogue {
         steps: steps(l, node, part, units)?,
         sink: part.sink.clone(),
         unit_rows: units.rows,
         panels: units.panels,
     };
-    let product = Product { format, k, panels: units.panels, x_stride };
+    let Input { mac, elem, .. } = part.input;
+    let product = Product { format, mac, k, panels: units.panels, x_stride: elem.stride(k) };
     Ok(Segment { weight, product, units: units.count(), epilogue })
 }
 
 fn steps(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>, units: Units) -> Result<Vec<Step>> {
     let mut out = Vec::new();
     let mut rest = part.operands;
-    for (step, count) in part.steps.iter().zip(&part.counts) {
+    for (i, (step, count)) in part.steps.iter().zip(&part.counts).enumerate() {
         let (own, after) = rest.split_at(*count);
         rest = after;
         out.push(match step {
+            // The rows that the result goes to hold what it is rounded to.
+            IrStep::Round(_) if i + 1 == part.steps.len() => continue,
+            IrStep::Round(t) => return Err(l.error(node, format!("rounds to {t} before its last step"))),
             IrStep::Bias => {
                 let sources = own.iter().map(|v| Ok(l.weight(node, *v)?.0)).collect::<Result<Vec<_>>>()?;
                 if sources.len() != units.sources {
@@ -175,7 +193,6 @@ fn steps(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>, units: Uni
             IrStep::Residual => Step::Residual(l.rows(node, own[0])?),
             IrStep::Mul => Step::Mul(l.rows(node, own[0])?),
             IrStep::Scale(s) => Step::Scale(s.get()),
-            IrStep::Round(t) => Step::Round(rounding(*t).ok_or_else(|| l.error(node, format!("cannot round to {t}")))?),
             IrStep::HeadNorm { eps, head_dim } => {
                 Step::HeadNorm { eps: eps.get(), scale: vector(l, node, own[0], *head_dim)? }
             }
@@ -188,12 +205,17 @@ fn steps(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>, units: Uni
     Ok(out)
 }
 
-fn prologue_plan(l: &mut Lowering<'_>, node: NodeId, op: &Op, before: &[Value], x: &Rows) -> Result<Option<Prologue>> {
-    if !prepares(op) {
+fn prologue_plan(
+    l: &mut Lowering<'_>,
+    node: NodeId,
+    input: Input,
+    before: &[Value],
+    x: &Rows,
+) -> Result<Option<Prologue>> {
+    if !input.prepared {
         return Ok(None);
     }
-    let (prologue, round) = prologue_of(op);
-    let norm = match prologue {
+    let norm = match prologue_of(l.block.graph.op(node)).0 {
         IrPrologue::None => None,
         IrPrologue::RmsNorm(eps) => Some(Norm::Rms { eps: eps.get(), scale: vector(l, node, before[1], x.width)? }),
         IrPrologue::LayerNorm(eps) => Some(Norm::Layer {
@@ -204,16 +226,15 @@ fn prologue_plan(l: &mut Lowering<'_>, node: NodeId, op: &Op, before: &[Value], 
     };
     let shared = l.buffers.temp(node).map(|(offset, _)| Place::Arena(offset));
     let shared = shared.ok_or_else(|| l.error(node, "its prologue has no scratch"))?;
-    Ok(Some(Prologue { norm, round: round.and_then(rounding), shared, own: Place::Worker(0), phase: 0 }))
+    Ok(Some(Prologue { norm, elem: input.elem, shared, own: Place::Worker(0), phase: 0 }))
 }
 
 /// Scratch of each worker: prepared rows of a short step first, then raw products.
-fn raw_scratch(l: &mut Lowering<'_>, node: NodeId, x: &Rows, segments: &[Segment]) -> Place {
-    let own = if prepares(l.block.graph.op(node)) { PROLOGUE_ROWS * x.stride * 4 } else { 0 };
+fn raw_scratch(l: &mut Lowering<'_>, input: Input, segments: &[Segment]) -> Place {
+    let (count, width) = input.rows;
+    let own = if input.prepared { PROLOGUE_ROWS * input.elem.stride(width) } else { 0 };
     let own = own.next_multiple_of(ALIGN);
-    let count = l.block.graph.ty(l.block.graph.operands(node)[0]).ok().and_then(rows_of).map(|(c, _)| c);
-    let rows = count.map_or(0, |c| l.cx.limits.of(c));
-    let widest = segments.iter().map(|s| s.product.raw_stride()).max().unwrap_or(0);
-    l.worker_bytes = l.worker_bytes.max(own + rows * widest * 4);
+    let widest = segments.iter().map(|s| s.product.raw_bytes()).max().unwrap_or(0);
+    l.worker_bytes = l.worker_bytes.max(own + l.cx.limits.of(count) * widest);
     Place::Worker(own)
 }

@@ -1,7 +1,7 @@
 //! Norms, rotations and pointwise ops that no product has taken in.
 
 use super::Selected;
-use super::linear::{activation, rounding};
+use super::linear::activation;
 use crate::block::Lowering;
 use crate::error::Result;
 use crate::weights::{PackLayout, Units};
@@ -34,9 +34,7 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         Op::Mul {} => Pointwise::Mul(l.rows(node, operands[1])?),
         Op::Bias {} => Pointwise::Bias(vector(l, node, operands[1], x.width)?),
         Op::Scale { factor } => Pointwise::Scale(factor.get()),
-        Op::Round { dtype } => {
-            Pointwise::Round(rounding(*dtype).ok_or_else(|| l.error(node, format!("cannot round to {dtype}")))?)
-        }
+        Op::Round { .. } => Pointwise::Copy,
         Op::Act { kind } => Pointwise::Act(activation(*kind)),
         Op::Slice { start, .. } => {
             x_start = *start;

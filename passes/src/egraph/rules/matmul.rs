@@ -7,7 +7,7 @@ use llmc_ir::ops::Real;
 /// The table.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    rule("matmul",        "(matmul ?x ?w)",                                   "(linear (plain ?x) none ?w nil)",            |m| m.is_rows("?x")),
+    rule("matmul",        "(matmul ?x ?w)",                                   "(linear (plain ?x) none ?w nil)",            |m| m.is_product_rows("?x")),
     rule("round-input",   "(linear (plain (round ?d ?x)) none ?w ?c)",        "(linear (plain ?x) ?d ?w ?c)",               always),
     rule("heads-input",   "(linear (plain (reshape ?s ?x)) ?r ?w ?c)",        "(linear (plain ?x) ?r ?w ?c)",               |m| m.is_heads("?x") && joins_heads(m)),
     rule("bias",          "(bias (linear ?p ?r ?w ?c) ?b)",                   "(linear ?p ?r ?w (+bias ?c ?b))",            always),

@@ -1,70 +1,84 @@
 //! Reading memory as fast as it comes, with the widest loads of this CPU: bandwidth is measured
 //! against this.
 
-/// Bytes of a line; every stream advances by one at a time.
+/// Bytes of a line.
 const LINE: usize = 64;
+/// Lines by which a stream advances at a time.
+const STEP: usize = 4;
 
-/// Reads all whole lines of `bytes` as `streams` (1, 4 or 8) parallel streams and returns their
-/// exclusive or, so that no read can be left out.
+/// Numbers of parallel streams that [`read_streams`] knows.
+pub const STREAMS: [usize; 5] = [1, 2, 4, 8, 16];
+
+/// A line as it lies in memory.
+type Line = [u8; LINE];
+
+/// Reads all whole lines of `bytes` as so many parallel streams (one of [`STREAMS`]), each over a
+/// part of its own, and returns the exclusive or of their words, so that no read can be left out.
 pub fn read_streams(bytes: &[u8], streams: usize) -> u64 {
+    let lines = bytes.as_chunks::<LINE>().0;
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {
             // SAFETY: the CPU has AVX-512F.
-            return unsafe { read_avx512(bytes, streams) };
+            return unsafe { x86::read_avx512(lines, streams) };
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the CPU has AVX2.
-            return unsafe { read_avx2(bytes, streams) };
+            return unsafe { x86::read_avx2(lines, streams) };
         }
     }
-    read_any(bytes, streams)
+    lines.iter().fold(0, |sum, line| sum ^ fold(line))
+}
+
+/// Exclusive or of a line's words.
+fn fold(line: &Line) -> u64 {
+    line.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word))
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn read_avx512(bytes: &[u8], streams: usize) -> u64 {
-    read_any(bytes, streams)
-}
+mod x86 {
+    use super::{Line, STEP, fold};
+    use std::arch::x86_64::*;
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn read_avx2(bytes: &[u8], streams: usize) -> u64 {
-    read_any(bytes, streams)
-}
+    macro_rules! reader {
+        ($name:ident, $feature:literal, $vector:ty, $parts:literal, $load:expr, $xor:ident, $zero:ident) => {
+            #[target_feature(enable = $feature)]
+            pub fn $name(lines: &[Line], streams: usize) -> u64 {
+                #[target_feature(enable = $feature)]
+                fn run<const N: usize>(lines: &[Line]) -> u64 {
+                    let part = lines.len() / N / STEP * STEP;
+                    let mut sums = [[$zero(); $parts]; N];
+                    for i in (0..part).step_by(STEP) {
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            let first = n * part + i;
+                            for line in &lines[first..first + STEP] {
+                                for (j, sum) in sum.iter_mut().enumerate() {
+                                    // SAFETY: the line has 64 bytes, `$parts` vectors.
+                                    let v = unsafe { $load(line.as_ptr().cast::<$vector>().add(j)) };
+                                    *sum = $xor(*sum, v);
+                                }
+                            }
+                        }
+                    }
+                    let rest = lines[part * N..].iter().fold(0, |sum, line| sum ^ fold(line));
+                    sums.into_iter().fold(rest, |sum, stream| {
+                        // SAFETY: vectors and bytes have one size, and every bit pattern is valid.
+                        sum ^ fold(&unsafe { std::mem::transmute::<[$vector; $parts], Line>(stream) })
+                    })
+                }
+                match streams {
+                    16 => run::<16>(lines),
+                    8 => run::<8>(lines),
+                    4 => run::<4>(lines),
+                    2 => run::<2>(lines),
+                    _ => run::<1>(lines),
+                }
+            }
+        };
+    }
 
-#[inline(always)]
-fn read_any(bytes: &[u8], streams: usize) -> u64 {
-    match streams {
-        8 => read_n::<8>(bytes),
-        4 => read_n::<4>(bytes),
-        _ => read_n::<1>(bytes),
-    }
-}
-
-/// `N` streams, each over its own contiguous part.
-#[inline(always)]
-fn read_n<const N: usize>(bytes: &[u8]) -> u64 {
-    let lines = bytes.as_chunks::<LINE>().0;
-    let part = lines.len() / N;
-    let parts: [&[[u8; LINE]]; N] = std::array::from_fn(|n| &lines[n * part..(n + 1) * part]);
-    let mut sums = [[0u64; LINE / 8]; N];
-    for i in 0..part {
-        for (sum, part) in sums.iter_mut().zip(&parts) {
-            xor_line(sum, &part[i]);
-        }
-    }
-    for line in &lines[part * N..] {
-        xor_line(&mut sums[0], line);
-    }
-    sums.iter().flatten().fold(0, |a, b| a ^ b)
-}
-
-#[inline(always)]
-fn xor_line(sum: &mut [u64; LINE / 8], line: &[u8; LINE]) {
-    for (word, bytes) in sum.iter_mut().zip(line.as_chunks::<8>().0) {
-        *word ^= u64::from_ne_bytes(*bytes);
-    }
+    reader!(read_avx512, "avx512f", __m512i, 1, _mm512_loadu_si512, _mm512_xor_si512, _mm512_setzero_si512);
+    reader!(read_avx2, "avx2", __m256i, 2, _mm256_loadu_si256, _mm256_xor_si256, _mm256_setzero_si256);
 }
 
 #[cfg(test)]
@@ -73,10 +87,10 @@ mod tests {
 
     #[test]
     fn every_stream_count_reads_every_line() {
-        let bytes: Vec<u8> = (0..64 * 37 + 5).map(|i| (i * 31 % 251) as u8).collect();
-        let words = bytes[..64 * 37].as_chunks::<8>().0;
+        let bytes: Vec<u8> = (0..64 * 137 + 5).map(|i| (i * 31 % 251) as u8).collect();
+        let words = bytes[..64 * 137].as_chunks::<8>().0;
         let expected = words.iter().fold(0, |sum, w| sum ^ u64::from_ne_bytes(*w));
-        for streams in [1, 4, 8] {
+        for streams in STREAMS {
             assert_eq!(read_streams(&bytes, streams), expected, "{streams} streams");
         }
     }

@@ -220,7 +220,7 @@ pub(super) fn ptr_add(ptr: u64, bytes: u64) -> Lane {
 pub(super) fn dot2_bf16(acc: u64, a: u64, b: u64) -> Lane {
     let low = |v: u64| f32::get(v << 16);
     let high = |v: u64| f32::get(v & 0xffff_0000);
-    Ok(high(a).fma(high(b), low(a).fma(low(b), f32::get(acc))).put())
+    Ok(low(a).fma(low(b), high(a).fma(high(b), f32::get(acc))).put())
 }
 
 /// See [`crate::kir::Op::Dot4I8`].

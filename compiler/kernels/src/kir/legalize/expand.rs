@@ -41,8 +41,8 @@ fn dot2_bf16(b: &mut Builder, native_fma: bool, acc: Val, x: Val, y: Val) -> Val
     let upper = b.int(ints, -0x1_0000);
     let lo = [x, y].map(|v| b.shl(v, sixteen)).map(|v| b.cast(Cast::Bitcast, v, floats));
     let hi = [x, y].map(|v| b.and(v, upper)).map(|v| b.cast(Cast::Bitcast, v, floats));
-    let acc = fma(b, native_fma, lo[0], lo[1], acc);
-    fma(b, native_fma, hi[0], hi[1], acc)
+    let acc = fma(b, native_fma, hi[0], hi[1], acc);
+    fma(b, native_fma, lo[0], lo[1], acc)
 }
 
 fn dot4_i8(b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
