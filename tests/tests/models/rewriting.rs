@@ -69,31 +69,26 @@ fn without_rewriting_the_numbers_stay() {
     }
 }
 
-/// Tokens per second of one decoding of 64 tokens.
+/// Tokens per second of decoding 64 tokens, the median of a few times.
 fn decode(artifact: &Artifact) -> f64 {
-    let report = artifact.json(&["bench", "-p", "32", "-n", "64", "-r", "1"]);
+    let report = artifact.json(&["bench", "-p", "32", "-n", "64", "-r", "5"]);
     report["decode_tok_s"].as_f64().expect("bench reports decode_tok_s")
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 #[test]
 fn without_rewriting_decoding_is_slower() {
-    const RUNS: usize = 7;
+    const RUNS: usize = 6;
     let options = defaults(&weights::fixtures().join("tinywiki"), BACKENDS[0]);
     let compile = |options: &Options, name: &str| Artifact::compile(options, Path::new(TEMPORARY), name);
     let fused = compile(&options, "speed-fused");
     let unfused = compile(&unfused(options), "speed-unfused");
-    // In turns, so that a busy machine slows both.
-    let ratios = (0..RUNS).map(|_| {
-        let (fast, slow) = (decode(&fused), decode(&unfused));
-        println!("decode: {fast:.0} tokens/s, {slow:.0} without rewriting");
-        fast / slow
-    });
-    let ratio = median(ratios.collect());
+    // In turns, and the best of each: what else a machine does only ever slows down.
+    let (mut fast, mut slow) = (0.0f64, 0.0f64);
+    for _ in 0..RUNS {
+        (fast, slow) = (fast.max(decode(&fused)), slow.max(decode(&unfused)));
+    }
+    println!("decode: {fast:.0} tokens/s, {slow:.0} without rewriting");
+    let ratio = fast / slow;
     println!("rewriting makes decoding {ratio:.2} times as fast");
     assert!(ratio > 1.0, "rewriting makes decoding slower: {ratio:.3}");
 }
