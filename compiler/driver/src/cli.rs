@@ -1,6 +1,7 @@
 //! The command line of llmc.
 
 use crate::emit::Emit;
+use crate::isolate::Product;
 use crate::options::{Activations, BackendName, Kv, Options};
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -26,6 +27,9 @@ pub enum Command {
     Plan(PlanArgs),
     /// Show what this machine can build and run.
     Doctor(DoctorArgs),
+    /// Generate code for another llmc, which waits for it.
+    #[command(hide = true)]
+    GenerateCode(GenerateArgs),
     /// Print a completion script.
     Completions {
         /// The shell.
@@ -120,6 +124,20 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
+/// `llmc generate-code`: see [`crate::isolate`].
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The target
+    #[arg(long)]
+    pub target: String,
+    /// What to make of the program on standard input
+    #[arg(long, value_enum)]
+    pub product: Product,
+    /// Threads
+    #[arg(long)]
+    pub jobs: Option<usize>,
+}
+
 impl ModelArgs {
     /// The options these flags stand for.
     pub fn options(&self) -> Options {
@@ -134,6 +152,7 @@ impl ModelArgs {
             disabled_rules: self.disable_rule.clone(),
             savings: self.verbose,
             linker: None,
+            isolate: std::env::current_exe().ok(),
         }
     }
 }
@@ -150,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_flag_has_its_variable() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             for arg in command.get_arguments() {
                 let Some(long) = arg.get_long().filter(|long| *long != "help") else { continue };
                 let expected = format!("LLMC_{}", long.to_uppercase().replace('-', "_"));

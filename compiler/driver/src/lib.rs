@@ -5,6 +5,7 @@ pub mod commands;
 pub mod compile;
 pub mod emit;
 pub mod error;
+pub mod isolate;
 pub mod manifest;
 pub mod options;
 pub mod payload;

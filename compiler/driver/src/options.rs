@@ -1,6 +1,8 @@
 //! What a compilation is asked for.
 
 use crate::error::{Error, Result};
+#[cfg(feature = "llvm")]
+use crate::isolate::Isolated;
 use llmc_kernels::{Backend, Target};
 use std::path::PathBuf;
 
@@ -58,6 +60,9 @@ pub struct Options {
     pub savings: bool,
     /// Linker to run in place of the one inside llmc.
     pub linker: Option<PathBuf>,
+    /// The llmc executable that runs LLVM in a process of its own; `None` runs it in this process,
+    /// which LLVM may end.
+    pub isolate: Option<PathBuf>,
 }
 
 impl Options {
@@ -74,6 +79,7 @@ impl Options {
             disabled_rules: vec![],
             savings: false,
             linker: None,
+            isolate: None,
         }
     }
 
@@ -85,7 +91,13 @@ impl Options {
         match self.backend {
             Some(BackendName::Cranelift) => Ok(Box::new(llmc_codegen_cranelift::CraneliftBackend)),
             #[cfg(feature = "llvm")]
-            _ => Ok(Box::new(llmc_codegen_llvm::LlvmBackend)),
+            _ => {
+                let llvm = Box::new(llmc_codegen_llvm::LlvmBackend);
+                Ok(match &self.isolate {
+                    Some(program) => Box::new(Isolated::new(llvm, program.clone())),
+                    None => llvm,
+                })
+            }
             #[cfg(not(feature = "llvm"))]
             None => Ok(Box::new(llmc_codegen_cranelift::CraneliftBackend)),
             #[cfg(not(feature = "llvm"))]

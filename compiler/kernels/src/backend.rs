@@ -34,6 +34,14 @@ pub enum BackendError {
         /// What the code generator said.
         message: String,
     },
+    /// The process that generated code failed.
+    #[error("{backend}: {message}")]
+    Process {
+        /// Name of the back end.
+        backend: &'static str,
+        /// How it ended and what it said.
+        message: String,
+    },
 }
 
 /// A code generator.

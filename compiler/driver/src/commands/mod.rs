@@ -7,6 +7,8 @@ mod plan;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
+use crate::isolate;
+use crate::options::Options;
 use clap::CommandFactory;
 use std::path::Path;
 
@@ -20,6 +22,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::GenerateCode(args) => {
+            set_jobs(args.jobs)?;
+            isolate::serve(&*Options::new("").backend()?, &args.target, args.product)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "llmc", &mut script);
