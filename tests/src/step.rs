@@ -47,14 +47,7 @@ impl Model {
     pub fn new(folder: &Path, how: &Planning) -> Model {
         let opened = llmc_models::open(folder).unwrap_or_else(|e| panic!("{e}"));
         let mut module = llmc_models::build(&opened, &how.build).unwrap_or_else(|e| panic!("{e}"));
-        let facts = TargetFacts::named(&how.target.name).expect("every target has facts");
-        let passes = llmc_passes::Options { fuel: how.fuel, ..llmc_passes::Options::new(facts) };
-        llmc_passes::run(&mut module, &passes).unwrap_or_else(|e| panic!("{e}"));
-        let info = llmc_ir::verify(&module).unwrap_or_else(|e| panic!("{e}"));
-        let limits = llmc_lower::Options { tokens: how.tokens, rows: how.tokens };
-        let targets = [how.target.clone()];
-        let plan = llmc_lower::plan(&module, &info, &targets, how.vector_bytes, limits);
-        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let plan = plan(&mut module, how);
         let mut weights = vec![0; plan.weights.bytes];
         let mut store = |offset: u64, bytes: &[u8]| {
             weights[offset as usize..][..bytes.len()].copy_from_slice(bytes);
@@ -62,6 +55,11 @@ impl Model {
         };
         pack::pack(&module, &plan.weights, &opened.checkpoint, &mut store).unwrap_or_else(|e| panic!("{e}"));
         Model { plan, weights, vocab: opened.spec.vocab }
+    }
+
+    /// A module's plan, without weights; see [`Native::sparse`].
+    pub fn without_weights(module: &mut llmc_ir::Module, how: &Planning, vocab: usize) -> Model {
+        Model { plan: plan(module, how), weights: vec![], vocab }
     }
 
     /// Kernels and the step.
@@ -77,6 +75,16 @@ impl Model {
         let scratch = self.plan.variants[0].scratch;
         scratch.arena_bytes + workers * scratch.worker_bytes
     }
+}
+
+fn plan(module: &mut llmc_ir::Module, how: &Planning) -> Plan {
+    let facts = TargetFacts::named(&how.target.name).expect("every target has facts");
+    let passes = llmc_passes::Options { fuel: how.fuel, ..llmc_passes::Options::new(facts) };
+    llmc_passes::run(module, &passes).unwrap_or_else(|e| panic!("{e}"));
+    let info = llmc_ir::verify(module).unwrap_or_else(|e| panic!("{e}"));
+    let limits = llmc_lower::Options { tokens: how.tokens, rows: how.tokens };
+    let plan = llmc_lower::plan(module, &info, &[how.target.clone()], how.vector_bytes, limits);
+    plan.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The tokens of one step.
@@ -171,7 +179,7 @@ pub fn prefill(runner: &mut dyn Runner, seq: i32, ids: &[i32], chunk: usize) -> 
 }
 
 /// Zeroed memory that takes room only where it is touched.
-struct Region {
+pub struct Region {
     base: *mut u8,
     bytes: usize,
 }
@@ -192,7 +200,8 @@ impl Region {
         region
     }
 
-    fn slice(&mut self, start: usize, bytes: usize) -> &mut [u8] {
+    /// A part of it.
+    pub fn slice(&mut self, start: usize, bytes: usize) -> &mut [u8] {
         assert!(start + bytes <= self.bytes, "inside the mapping");
         // SAFETY: inside the mapping, which this value owns.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), bytes) }
@@ -223,12 +232,23 @@ pub struct Native<'a> {
 impl<'a> Native<'a> {
     /// Compiles the model's step for the target it was planned for, which this machine must be.
     pub fn new(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize) -> Native<'a> {
+        Native::compile(model, backend, pages, workers, Region::of(&model.weights))
+    }
+
+    /// The same with weights that are zero but for what `fill` writes.
+    pub fn sparse(model: &'a Model, backend: &dyn Backend, workers: usize, fill: impl Fn(&mut Region)) -> Native<'a> {
+        let mut weights = Region::new(model.plan.weights.bytes);
+        fill(&mut weights);
+        Native::compile(model, backend, Pages::new(0, 1, PAGE), workers, weights)
+    }
+
+    fn compile(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize, weights: Region) -> Native<'a> {
         let target = &model.plan.variants[0].target;
         let objects = backend.compile(model.program(), target).unwrap_or_else(|e| panic!("{e}"));
         let page_bytes = model.plan.kv.page_bytes;
         let mut kv = Region::new(pages.end() * page_bytes);
         kv.slice(pages.first() * page_bytes, (pages.end() - pages.first()) * page_bytes).fill(POISON);
-        Native { model, code: jit::load(&objects), pages, workers, weights: Region::of(&model.weights), kv }
+        Native { model, code: jit::load(&objects), pages, workers, weights, kv }
     }
 }
 

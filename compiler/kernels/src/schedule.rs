@@ -33,15 +33,7 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 
 /// Vector register bytes, and the tiling that fits the registers.
 const TABLE: [(usize, Schedule); 3] = [
-    (
-        64,
-        Schedule {
-            gemm: &[tile(12, 2), tile(4, 4)],
-            gemv_panels: 4,
-            gemm_k_block: 512,
-            attention_heads: 4,
-        },
-    ),
+    (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
     (32, Schedule { gemm: &[tile(5, 1)], gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
     (16, Schedule { gemm: &[tile(2, 1)], gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
 ];

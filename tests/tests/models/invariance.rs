@@ -80,7 +80,7 @@ fn threads_and_chunks_of_the_trained_model_through_cranelift() {
 }
 
 /// The code generators with the widest vectors they keep in a register.
-fn backends() -> Vec<(Box<dyn Backend>, usize)> {
+pub fn backends() -> Vec<(Box<dyn Backend>, usize)> {
     vec![
         #[cfg(feature = "llvm")]
         (Box::new(llmc_codegen_llvm::LlvmBackend), 64),

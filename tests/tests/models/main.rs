@@ -3,5 +3,6 @@
 mod barriers;
 mod fidelity;
 mod invariance;
+mod large;
 mod rewriting;
 mod trained;

@@ -100,7 +100,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let (segments, name) = match &op {
         Op::MatMul {} => {
             let sink = Sink::Rows(l.rows(node, out)?);
-            let part = SegmentParts { input, weights: rest, steps: &[], operands: &[], counts: vec![], sink, head_dim: None };
+            let part =
+                SegmentParts { input, weights: rest, steps: &[], operands: &[], counts: vec![], sink, head_dim: None };
             (vec![segment(l, node, &part)?], "matmul")
         }
         Op::Linear { epilogue, .. } => {
@@ -122,7 +123,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
                 let (own, after) = operands.split_at(counts.iter().sum());
                 operands = after;
                 let weights = &weights[i..=i];
-                let part = SegmentParts { input, weights, steps, operands: own, counts, sink, head_dim: Some(*head_dim) };
+                let part =
+                    SegmentParts { input, weights, steps, operands: own, counts, sink, head_dim: Some(*head_dim) };
                 segments.push(segment(l, node, &part)?);
             }
             (segments, "qkv")
