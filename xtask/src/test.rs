@@ -6,7 +6,7 @@ use anyhow::Result;
 
 /// Programs of Debian that some tests look over llmc's shoulder with; without them those tests say
 /// that they were skipped.
-const WITNESSES: [&str; 2] = ["strace", "binutils"];
+const WITNESSES: [&str; 3] = ["strace", "binutils", "qemu-user"];
 
 /// Runs formatting, lints, tidy checks, all tests, doc tests, and the demo.
 pub fn run(setup: &Setup) -> Result<()> {

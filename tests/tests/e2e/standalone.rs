@@ -172,3 +172,34 @@ fn a_feature_that_is_missing_is_named() {
     run(&path, &["info"], b"").ok();
     run(&path, &["verify"], b"").ok();
 }
+
+/// An old processor under emulation, for compiling; code generation runs in a process of its own, so
+/// it is emulated by itself.
+#[test]
+fn another_processor_compiles_the_same_bytes() {
+    const EMULATOR: &str = "qemu-x86_64";
+    if !available(EMULATOR) {
+        return println!("skipped: there is no {EMULATOR} on this machine (apt-get install qemu-user)");
+    }
+    let dir = folder("emulated");
+    let program = llmc([""; 0]).get_program().to_owned();
+    let emulated = |args: &[&str], input: &[u8]| {
+        let mut command = Command::new(EMULATOR);
+        Ended::of(command.args(["-cpu", "Nehalem"]).arg(&program).args(args), input)
+    };
+    let model = tinywiki_model();
+    let model = model.to_str().expect("UTF-8");
+    for target in ["x86-64-v3", "x86-64-v4", "x86-64-amx"] {
+        let (here, there) = (dir.join("here"), dir.join("there"));
+        let paths = [&here, &there].map(|p| p.to_str().expect("UTF-8"));
+        let compile = |out| ["compile", model, "-q", "--target", target, "-o", out];
+        Ended::of(&mut llmc(compile(paths[0])), b"").ok();
+        emulated(&compile(paths[1]), b"").ok();
+        assert!(fs::read(&here).expect("made") == fs::read(&there).expect("made"), "{target}: other bytes");
+        let kir = Ended::of(&mut llmc(["compile", model, "-q", "--target", target, "--emit", "kir"]), b"");
+        let generate = ["generate-code", "--target", target, "--product", "object"];
+        let objects = Ended::of(&mut llmc(generate), kir.ok().as_bytes()).out;
+        let others = emulated(&generate, kir.ok().as_bytes());
+        assert!(!objects.is_empty() && objects == others.out, "{target}: other code");
+    }
+}
