@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::bench_report::{Measured, PhaseRow, print};
 use super::engine_options;
 use crate::artifact::Artifact;
-use crate::bandwidth::{self, Ceiling};
+use crate::bandwidth::{self, Ceiling, Speed};
 use crate::cli::Bench;
 use crate::energy::Reading;
 use crate::engine::{Engine, Rows};
@@ -48,6 +48,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let mut prefill = Vec::new();
     let mut ttft = Vec::new();
     let mut decode = Vec::new();
+    let mut readable = Vec::new();
     let mut joules = Reading::now().map(|_| Vec::new());
     for round in 1..=args.repetitions {
         progress.show(|| format!("round {round} of {}", args.repetitions));
@@ -56,8 +57,9 @@ pub fn run(args: &Bench) -> Result<()> {
         ttft.push(whole.as_secs_f64() * 1e3);
         work.fill()?;
         let reading = Reading::now();
-        let time = work.decode()?;
-        decode.push(sizes.decode as f64 / time.as_secs_f64());
+        let decoded = work.decode(Some(before.mapped))?;
+        decode.push(sizes.decode as f64 / decoded.time.as_secs_f64());
+        readable.push(decoded.readable / decoded.time.as_nanos().max(1) as f64);
         if let (Ok(list), Some(used)) = (&mut joules, reading.ok().and_then(|r| r.joules_since())) {
             list.push(used / sizes.decode as f64);
         }
@@ -72,6 +74,8 @@ pub fn run(args: &Bench) -> Result<()> {
         prefill,
         ttft,
         decode,
+        readable,
+        kv_bytes_per_token: kv_bytes(&artifact, engine_variant(&artifact)?, sizes),
         ceiling,
         load,
         start_to_first,
@@ -89,6 +93,13 @@ pub fn run(args: &Bench) -> Result<()> {
 /// Index of the variant that runs.
 fn engine_variant(artifact: &Artifact) -> Result<usize> {
     crate::artifact::choose_variant(&artifact.manifest.variants, llmc_abi::features::detect(), crate::sys::amx::request)
+}
+
+/// Bytes of the KV cache that a token reads on average.
+fn kv_bytes(artifact: &Artifact, variant: usize, sizes: Sizes) -> f64 {
+    let phases = artifact.manifest.variants.get(variant).map_or(&[][..], |v| &v.phases[..]);
+    let per_position: u64 = phases.iter().map(|p| p.kv_bytes_per_position).sum();
+    per_position as f64 * (sizes.depth as f64 + sizes.decode as f64 / 2.0)
 }
 
 /// The sizes asked for; those not asked for are cut to the context.
@@ -111,6 +122,17 @@ fn sizes(args: &Bench, context: usize) -> Result<Sizes> {
         )));
     }
     Ok(sizes)
+}
+
+/// Time between two probes of the bandwidth while decoding.
+const SLICE: Duration = Duration::from_millis(200);
+
+/// A decoding.
+struct Decoded {
+    /// Without the probes.
+    time: Duration,
+    /// Bytes that could have been read in that time.
+    readable: f64,
 }
 
 /// The work that is measured.
@@ -156,15 +178,30 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Decodes from the depth on.
-    fn decode(&mut self) -> Result<Duration> {
+    /// Decodes from the depth on. With `best` the bandwidth is probed before and after, and now and
+    /// then in between.
+    fn decode(&mut self, best: Option<Speed>) -> Result<Decoded> {
         let mut token = self.prompt[0];
-        let start = Instant::now();
-        for _ in 0..self.sizes.decode {
+        let mut decoded = Decoded { time: Duration::ZERO, readable: 0.0 };
+        let mut before = self.probe(best);
+        let mut start = Instant::now();
+        for i in 1..=self.sizes.decode {
             signals::check()?;
             token = self.sampler.sample(self.engine.extend(0, &[token], Rows::Last)?)?;
+            let slice = start.elapsed();
+            if i == self.sizes.decode || best.is_some() && slice >= SLICE {
+                let after = self.probe(best);
+                decoded.time += slice;
+                decoded.readable += slice.as_nanos() as f64 * (before + after) / 2.0;
+                (before, start) = (after, Instant::now());
+            }
         }
-        Ok(start.elapsed())
+        Ok(decoded)
+    }
+
+    fn probe(&mut self, best: Option<Speed>) -> f64 {
+        let weights = self.engine.weights();
+        best.map_or(0.0, |best| bandwidth::probe(self.engine.workers(), weights, best))
     }
 
     /// Times of the phases of one prefill and one decoding.
@@ -175,7 +212,7 @@ impl<'a> Work<'a> {
         let prefill = self.rows(artifact, variant, steps, self.sizes.prefill, self.sizes.prefill);
         self.fill()?;
         self.engine.profile().reset(true);
-        self.decode()?;
+        self.decode(None)?;
         let positions = 2 * self.sizes.depth + self.sizes.decode;
         let decode = self.rows(artifact, variant, self.sizes.decode, self.sizes.decode, positions);
         self.engine.profile().reset(false);

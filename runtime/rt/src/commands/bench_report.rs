@@ -26,6 +26,10 @@ pub struct Measured {
     pub ttft: Vec<f64>,
     /// Tokens per second.
     pub decode: Vec<f64>,
+    /// Bytes per nanosecond that could be read while decoding, probed in between.
+    pub readable: Vec<f64>,
+    /// Bytes of the KV cache that a token reads.
+    pub kv_bytes_per_token: f64,
     /// Read speeds, the better of before and after.
     pub ceiling: Ceiling,
     /// From the start of the process until the model was ready.
@@ -116,17 +120,20 @@ pub fn print(args: &Bench, manifest: &Manifest, variant: usize, measured: &Measu
 struct Derived {
     prefill: f64,
     decode: f64,
+    bytes: f64,
     gb_s: f64,
+    ceiling: f64,
     percent: f64,
 }
 
 impl Derived {
     fn of(manifest: &Manifest, m: &Measured) -> Self {
         let decode = median(&m.decode);
-        let gb_s = decode * manifest.weights.bytes_per_token as f64 / 1e9;
-        let ceiling = m.ceiling.best();
-        let percent = if ceiling > 0.0 { 100.0 * gb_s / ceiling } else { 0.0 };
-        Self { prefill: median(&m.prefill), decode, gb_s, percent }
+        let bytes = manifest.weights.bytes_per_token as f64 + m.kv_bytes_per_token;
+        let share = |(tok_s, readable): (&f64, &f64)| 100.0 * tok_s * bytes / 1e9 / readable;
+        let percent = median(&m.decode.iter().zip(&m.readable).map(share).collect::<Vec<_>>());
+        let gb_s = decode * bytes / 1e9;
+        Self { prefill: median(&m.prefill), decode, bytes, gb_s, ceiling: median(&m.readable), percent }
     }
 }
 
@@ -162,7 +169,9 @@ fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Va
         "first_prefill_ms": m.cold_prefill.as_secs_f64() * 1e3,
         "weight_bytes_per_token": manifest.weights.bytes_per_token,
         "bandwidth_gb_s": d.gb_s,
-        "bandwidth_ceiling_gb_s": m.ceiling.best(),
+        "kv_bytes_per_token": m.kv_bytes_per_token,
+        "bandwidth_ceiling_gb_s": d.ceiling,
+        "bandwidth_ceiling_gb_s_all": m.readable,
         "bandwidth_percent": d.percent,
         "ceiling": { "anonymous": speed(m.ceiling.anonymous), "mapped_weights": speed(m.ceiling.mapped) },
         "peak_rss_bytes": m.peak_rss,
@@ -208,11 +217,11 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
         (
             "bandwidth",
             format!(
-                "{:.1} GB/s of weights ({} per token), {:.0} % of {:.1} GB/s",
+                "{:.1} GB/s ({} per token), {:.0} % of {:.1} GB/s that could be read meanwhile",
                 d.gb_s,
-                megabytes(manifest.weights.bytes_per_token),
+                megabytes(d.bytes as u64),
                 d.percent,
-                m.ceiling.best()
+                d.ceiling
             ),
         ),
         ("  anonymous", speed(m.ceiling.anonymous)),
