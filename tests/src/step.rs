@@ -83,7 +83,7 @@ fn plan(module: &mut llmc_ir::Module, how: &Planning) -> Plan {
     llmc_passes::run(module, &passes).unwrap_or_else(|e| panic!("{e}"));
     let info = llmc_ir::verify(module).unwrap_or_else(|e| panic!("{e}"));
     let limits = llmc_lower::Options { tokens: how.tokens, rows: how.tokens };
-    let plan = llmc_lower::plan(module, &info, &[how.target.clone()], how.vector_bytes, limits);
+    let plan = llmc_lower::plan(module, &info, std::slice::from_ref(&how.target), how.vector_bytes, limits);
     plan.unwrap_or_else(|e| panic!("{e}"))
 }
 
