@@ -133,7 +133,7 @@ impl<'a> Gen<'a> {
 
     /// Values of one or a few new instructions.
     fn instruction(&mut self, depth: usize) -> Vec<Val> {
-        let one = match self.random.below(22) {
+        let one = match self.random.below(23) {
             0 | 1 => self.unary(),
             2..=4 => self.binary(),
             5 | 6 => self.shift(),
@@ -148,6 +148,7 @@ impl<'a> Gen<'a> {
             19 => return self.memory(),
             20 if depth > 0 => return self.for_loop(depth),
             21 if depth > 0 => return self.branch(depth),
+            22 => self.table(),
             _ => self.cast(),
         };
         vec![one]
@@ -414,6 +415,14 @@ impl<'a> Gen<'a> {
         }
         let acc = self.value(packed.with_elem(Elem::F32));
         self.b.dot2_bf16(acc, a, b)
+    }
+
+    fn table(&mut self) -> Val {
+        let bytes = Ty { elem: Elem::I8, lanes: 16 << self.random.below(3) };
+        let (table, index) = (self.value(bytes), self.value(bytes));
+        let fifteen = self.b.int(bytes, 15);
+        let index = self.b.and(index, fifteen);
+        self.b.table16(table, index)
     }
 
     /// Makes frame memory with known contents.

@@ -10,7 +10,7 @@ pub fn of(target: &Target) -> Limits {
         vector_bits: 128,
         native_f16: false,
         native_dot2_bf16: false,
-        native_dot4_i8: false,
+        native_dot4_i8: true,
         fma: target.has_fma(),
         scalarize,
     }
@@ -19,6 +19,7 @@ pub fn of(target: &Target) -> Limits {
 /// Vector instructions that x86-64 or Cranelift lacks.
 fn scalarize(op: &Op, operand: Ty, result: Ty) -> bool {
     match op {
+        Op::Dot4I8 { .. } => false,
         Op::Bin(BinOp::Mul, ..) => operand.elem == Elem::I8,
         Op::Bin(BinOp::Div | BinOp::Rem, ..) => operand.elem.is_int(),
         Op::Cast(Cast::FloatToInt, _) => (operand.elem, result.elem) != (Elem::F32, Elem::I32),

@@ -63,7 +63,7 @@ fn object(isa: &Isa, program: &Program, f: &Function, target: &Target) -> Result
     let emit = || {
         let context = Context::create();
         let machine = Machine::new(isa, target)?;
-        let module = optimized(&context, &machine, isa, program, &[f], &f.name)?;
+        let module = optimized(&context, &machine, (isa, target), program, &[f], &f.name)?;
         machine.emit(&module, FileType::Object)
     };
     let bytes = emit().map_err(|e: Failure| e.of(&f.name))?;
@@ -81,7 +81,7 @@ fn whole(
     let functions: Vec<&Function> = program.functions.iter().collect();
     Machine::new(isa, target)
         .and_then(|machine| {
-            let module = optimized(&context, &machine, isa, &program, &functions, "llmc")?;
+            let module = optimized(&context, &machine, (isa, target), &program, &functions, "llmc")?;
             show(&machine, &module)
         })
         .map_err(|e| e.of("the program"))
@@ -91,7 +91,7 @@ fn whole(
 fn optimized<'c>(
     context: &'c Context,
     machine: &Machine,
-    isa: &Isa,
+    (isa, target): (&Isa, &Target),
     program: &Program,
     functions: &[&Function],
     name: &str,
@@ -99,7 +99,7 @@ fn optimized<'c>(
     let module = context.create_module(name);
     machine.prepare(&module);
     for f in functions {
-        lower::function(context, &module, isa, machine, program, f)?;
+        lower::function(context, &module, isa, machine, target, program, f)?;
     }
     module.verify()?;
     machine.optimize(&module)?;

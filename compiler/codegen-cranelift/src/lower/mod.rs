@@ -7,6 +7,7 @@
 mod arith;
 mod cast;
 mod control;
+mod dot;
 mod memory;
 mod repr;
 mod vector;
@@ -133,6 +134,14 @@ impl Lower<'_> {
             Op::Fma(a, b, c) => {
                 let [a, b, c] = [a, b, c].map(|v| self.get(*v));
                 self.b.ins().fma(a, b, c)
+            }
+            Op::Dot4I8 { acc, a, b } => {
+                let [acc, a, b] = [acc, a, b].map(|v| self.get(*v));
+                self.dot4_i8(acc, a, b, ty)
+            }
+            Op::Table16 { table, index } => {
+                let [table, index] = [table, index].map(|v| self.get(*v));
+                self.b.ins().swizzle(table, index)
             }
             Op::Cmp(cond, a, b) => self.compare(*cond, self.get(*a), self.get(*b), self.source.ty(*a)),
             Op::Select(c, a, b) => {

@@ -1,8 +1,12 @@
 //! AArch64 with its base vector instructions.
 
-use super::Isa;
+use super::{Isa, Native};
+use crate::error::Failure;
+use crate::lower::Lower;
 use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
+use inkwell::values::BasicValueEnum;
 use llmc_kernels::kir::legalize::Limits;
+use llmc_kernels::kir::{Elem, Ty};
 
 /// The table.
 pub const ISA: Isa = Isa {
@@ -14,4 +18,13 @@ pub const ISA: Isa = Isa {
     limits: |_| Limits { native_dot2_bf16: false, native_dot4_i8: false, ..Limits::NONE },
     dot2_bf16: None,
     dot4_i8: None,
+    table16: Some(table16 as Native),
 };
+
+/// TBL on 16 bytes.
+fn table16<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    low.in_parts(operands, 16, |low, parts| {
+        let bytes = low.ty(Ty::vector(Elem::I8, 16));
+        low.intrinsic("llvm.aarch64.neon.tbl1", &[bytes], parts)
+    })
+}

@@ -9,8 +9,8 @@ use inkwell::values::BasicValueEnum;
 use llmc_kernels::Target;
 use llmc_kernels::kir::legalize::Limits;
 
-/// Emits `acc + dot(a, b)`; the operands come in this order.
-pub type Dot = for<'c> fn(&Lower<'c, '_>, [BasicValueEnum<'c>; 3]) -> Result<BasicValueEnum<'c>, Failure>;
+/// Emits an instruction of KIR, given its operands in KIR's order.
+pub type Native = for<'c> fn(&Lower<'c, '_>, &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure>;
 
 /// An instruction set.
 pub struct Isa {
@@ -27,9 +27,11 @@ pub struct Isa {
     /// What KIR is reduced to. LLVM itself cuts vectors into registers.
     pub limits: fn(&Target) -> Limits,
     /// The `Dot2Bf16` instruction, where the limits allow it.
-    pub dot2_bf16: Option<Dot>,
+    pub dot2_bf16: Option<Native>,
     /// The `Dot4I8` instruction, where the limits allow it.
-    pub dot4_i8: Option<Dot>,
+    pub dot4_i8: Option<Native>,
+    /// The `Table16` instruction.
+    pub table16: Option<Native>,
 }
 
 const ISAS: [&Isa; 2] = [&x86::ISA, &aarch64::ISA];

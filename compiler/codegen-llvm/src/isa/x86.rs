@@ -1,6 +1,6 @@
-//! x86-64: F16C and AVX-512 conversions, VNNI and BF16 dot products.
+//! x86-64: F16C and AVX-512 conversions, dot products, byte shuffles.
 
-use super::{Dot, Isa};
+use super::{Isa, Native};
 use crate::error::Failure;
 use crate::lower::Lower;
 use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
@@ -18,8 +18,9 @@ pub const ISA: Isa = Isa {
     features,
     tuning,
     limits,
-    dot2_bf16: Some(dot2_bf16 as Dot),
-    dot4_i8: Some(dot4_i8 as Dot),
+    dot2_bf16: Some(dot2_bf16 as Native),
+    dot4_i8: Some(dot4_i8 as Native),
+    table16: Some(table16 as Native),
 };
 
 fn features(target: &Target) -> String {
@@ -34,7 +35,6 @@ fn limits(target: &Target) -> Limits {
         vector_bits: if wide { 512 } else { u32::MAX },
         native_f16: target.has(Feature::F16c),
         native_dot2_bf16: target.has(Feature::Avx512Bf16),
-        native_dot4_i8: target.has(Feature::Avx512Vnni),
         fma: target.has(Feature::Fma),
         ..Limits::NONE
     }
@@ -52,41 +52,75 @@ fn tuning(target: &Target) -> &'static [(&'static str, &'static str)] {
 
 /// VDPBF16PS: adds the product of the upper halves first, and takes and gives subnormals as zero
 /// whatever MXCSR says (Intel SDM, volume 2).
-fn dot2_bf16<'c>(low: &Lower<'c, '_>, operands: [BasicValueEnum<'c>; 3]) -> Result<BasicValueEnum<'c>, Failure> {
-    in_registers(low, operands, |lanes, acc, a, b| {
+fn dot2_bf16<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    low.in_parts(operands, 16, |low, parts| {
+        let lanes = low.lanes(parts[0]);
         let pairs = low.pairs_of_bf16(lanes);
-        let a = low.builder.build_bit_cast(a, pairs, "")?;
-        let b = low.builder.build_bit_cast(b, pairs, "")?;
-        low.intrinsic(&format!("llvm.x86.avx512bf16.dpbf16ps.{}", 32 * lanes), &[], &[acc, a, b])
+        let a = low.builder.build_bit_cast(parts[1], pairs, "")?;
+        let b = low.builder.build_bit_cast(parts[2], pairs, "")?;
+        low.intrinsic(&format!("llvm.x86.avx512bf16.dpbf16ps.{}", 32 * lanes), &[], &[parts[0], a, b])
     })
 }
 
-/// VPDPBUSD: wraps as KIR does.
-fn dot4_i8<'c>(low: &Lower<'c, '_>, operands: [BasicValueEnum<'c>; 3]) -> Result<BasicValueEnum<'c>, Failure> {
-    in_registers(low, operands, |lanes, acc, a, b| {
-        let bytes = low.ty(Ty::vector(Elem::I8, lanes * 4));
-        let a = low.builder.build_bit_cast(a, bytes, "")?;
-        let b = low.builder.build_bit_cast(b, bytes, "")?;
-        low.intrinsic(&format!("llvm.x86.avx512.vpdpbusd.{}", 32 * lanes), &[], &[acc, a, b])
-    })
-}
-
-/// Runs `emit` on operands of at least the smallest register's four 32-bit lanes.
-fn in_registers<'c>(
-    low: &Lower<'c, '_>,
-    operands: [BasicValueEnum<'c>; 3],
-    emit: impl FnOnce(
-        u16,
-        BasicValueEnum<'c>,
-        BasicValueEnum<'c>,
-        BasicValueEnum<'c>,
-    ) -> Result<BasicValueEnum<'c>, Failure>,
-) -> Result<BasicValueEnum<'c>, Failure> {
-    let lanes = low.lanes(operands[0]);
-    if lanes >= 4 {
-        let [acc, a, b] = operands;
-        return emit(lanes, acc, a, b);
+/// VPDPBUSD, which wraps as KIR does; without it VPMADDWD on the even and on the odd bytes, whose
+/// products and sums of two fit.
+fn dot4_i8<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    match low.target.has(Feature::Avx512Vnni) {
+        true => low.in_parts(operands, 16, vpdpbusd),
+        false => low.in_parts(operands, register_lanes(low.target), pairs_of_bytes),
     }
-    let [acc, a, b] = operands.map(|v| low.resize(v, 4));
-    low.resize(emit(4, acc?, a?, b?)?, lanes)
+}
+
+/// 32-bit lanes of the widest register.
+fn register_lanes(target: &Target) -> u16 {
+    if target.has(Feature::Avx512bw) {
+        16
+    } else if target.has(Feature::Avx2) {
+        8
+    } else {
+        4
+    }
+}
+
+fn vpdpbusd<'c>(low: &Lower<'c, '_>, parts: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    let lanes = low.lanes(parts[0]);
+    let bytes = low.ty(Ty::vector(Elem::I8, lanes * 4));
+    let a = low.builder.build_bit_cast(parts[1], bytes, "")?;
+    let b = low.builder.build_bit_cast(parts[2], bytes, "")?;
+    low.intrinsic(&format!("llvm.x86.avx512.vpdpbusd.{}", 32 * lanes), &[], &[parts[0], a, b])
+}
+
+fn pairs_of_bytes<'c>(low: &Lower<'c, '_>, parts: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    let lanes = low.lanes(parts[0]);
+    let name = match lanes {
+        16 => "llvm.x86.avx512.pmaddw.d.512",
+        8 => "llvm.x86.avx2.pmadd.wd",
+        _ => "llvm.x86.sse2.pmadd.wd",
+    };
+    let (ints, halves) = (Ty::vector(Elem::I32, lanes), Ty::vector(Elem::I16, lanes * 2));
+    let cast = |v: BasicValueEnum<'c>, ty: Ty| low.builder.build_bit_cast(v, low.ty(ty), "");
+    let [a, b] = [cast(parts[1], halves)?, cast(parts[2], halves)?].map(BasicValueEnum::into_vector_value);
+    let eight = low.constant(halves, 8).into_vector_value();
+    let low_bytes = low.constant(halves, 0xff).into_vector_value();
+    let b_low = low.builder.build_left_shift(b, eight, "")?;
+    let even = [low.builder.build_and(a, low_bytes, "")?, low.builder.build_right_shift(b_low, eight, true, "")?];
+    let odd = [low.builder.build_right_shift(a, eight, false, "")?, low.builder.build_right_shift(b, eight, true, "")?];
+    let mut sum = cast(parts[0], ints)?.into_vector_value();
+    for pair in [even, odd] {
+        let products = low.intrinsic(name, &[], &pair.map(Into::into))?;
+        sum = low.builder.build_int_add(sum, products.into_vector_value(), "")?;
+    }
+    Ok(sum.into())
+}
+
+/// PSHUFB.
+fn table16<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    low.in_parts(operands, 4 * register_lanes(low.target), |low, parts| {
+        let name = match low.lanes(parts[0]) {
+            64 => "llvm.x86.avx512.pshuf.b.512",
+            32 => "llvm.x86.avx2.pshuf.b",
+            _ => "llvm.x86.ssse3.pshuf.b.128",
+        };
+        low.intrinsic(name, &[], parts)
+    })
 }

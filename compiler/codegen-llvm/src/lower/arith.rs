@@ -2,7 +2,7 @@
 
 use super::Lower;
 use crate::error::Failure;
-use crate::isa::Dot;
+use crate::isa::Native;
 use inkwell::values::{BasicValueEnum, InstructionOpcode};
 use inkwell::{FloatPredicate, IntPredicate};
 use llmc_kernels::kir::{BinOp, Cond, Ty, UnOp};
@@ -138,12 +138,13 @@ impl<'c> Lower<'c, '_> {
         })
     }
 
-    pub(super) fn dot(
+    /// An instruction that differs between processors.
+    pub(super) fn native(
         &self,
-        native: Option<Dot>,
-        operands: [BasicValueEnum<'c>; 3],
+        native: Option<Native>,
+        operands: &[BasicValueEnum<'c>],
     ) -> Result<BasicValueEnum<'c>, Failure> {
-        let emit = native.ok_or("a dot product that legalize should have expanded")?;
+        let emit = native.ok_or("an instruction that legalize should have expanded")?;
         emit(self, operands)
     }
 }

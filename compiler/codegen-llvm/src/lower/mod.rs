@@ -19,6 +19,7 @@ use inkwell::module::{Linkage, Module};
 use inkwell::types::{BasicMetadataTypeEnum, BasicTypeEnum};
 use inkwell::values::{BasicValueEnum, FunctionValue};
 use inkwell::{AddressSpace, GlobalVisibility};
+use llmc_kernels::Target;
 use llmc_kernels::kir::{Elem, Function, Hint, Inst, Op, Program, Region, Ty, Val};
 
 /// Lowers one function into a module.
@@ -28,6 +29,8 @@ pub struct Lower<'c, 'a> {
     /// Appends to the current block.
     pub builder: Builder<'c>,
     isa: &'a Isa,
+    /// The target's CPU features.
+    pub target: &'a Target,
     program: &'a Program,
     source: &'a Function,
     function: FunctionValue<'c>,
@@ -42,6 +45,7 @@ pub fn function<'c>(
     module: &Module<'c>,
     isa: &Isa,
     machine: &Machine,
+    target: &Target,
     program: &Program,
     source: &Function,
 ) -> Result<(), Failure> {
@@ -52,6 +56,7 @@ pub fn function<'c>(
         module,
         builder: context.create_builder(),
         isa,
+        target,
         program,
         source,
         function,
@@ -228,8 +233,9 @@ impl<'c> Lower<'c, '_> {
             Op::PtrAdd(p, bytes) => self.offset(v(p), v(bytes))?.into(),
             Op::Load { ptr, offset, align, .. } => self.load(v(ptr), *offset, *align, ty)?,
             Op::Stack { bytes } => self.stack(*bytes)?,
-            Op::Dot2Bf16 { acc, a, b } => self.dot(self.isa.dot2_bf16, [v(acc), v(a), v(b)])?,
-            Op::Dot4I8 { acc, a, b } => self.dot(self.isa.dot4_i8, [v(acc), v(a), v(b)])?,
+            Op::Dot2Bf16 { acc, a, b } => self.native(self.isa.dot2_bf16, &[v(acc), v(a), v(b)])?,
+            Op::Dot4I8 { acc, a, b } => self.native(self.isa.dot4_i8, &[v(acc), v(a), v(b)])?,
+            Op::Table16 { table, index } => self.native(self.isa.table16, &[v(table), v(index)])?,
             _ => return Ok(None),
         }))
     }

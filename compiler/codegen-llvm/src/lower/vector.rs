@@ -59,6 +59,47 @@ impl<'c> Lower<'c, '_> {
         if lanes.len() == 1 { self.extract(shuffled, 0) } else { Ok(shuffled) }
     }
 
+    /// An integer constant in every lane.
+    pub fn constant(&self, ty: Ty, k: i64) -> BasicValueEnum<'c> {
+        self.int(ty, k)
+    }
+
+    /// Runs `emit` on parts of at most `most` lanes of each operand, and of at least a quarter of that
+    /// (the smallest of three register sizes), and joins the results.
+    pub fn in_parts(
+        &self,
+        operands: &[BasicValueEnum<'c>],
+        most: u16,
+        emit: impl Fn(&Self, &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure>,
+    ) -> Result<BasicValueEnum<'c>, Failure> {
+        let lanes = self.lanes(operands[0]);
+        let least = most.min(if lanes < 16 { 4 } else { 16 });
+        if lanes < least {
+            let wide: Vec<_> = operands.iter().map(|v| self.resize(*v, least)).collect::<Result<_, _>>()?;
+            return self.resize(emit(self, &wide)?, lanes);
+        }
+        let width = lanes.min(most);
+        let mut parts = Vec::new();
+        for first in (0..lanes).step_by(width.into()) {
+            let picks: Vec<u16> = (first..first + width).collect();
+            let part: Vec<_> = match width == lanes {
+                true => operands.to_vec(),
+                false => operands.iter().map(|v| self.shuffle(*v, *v, &picks)).collect::<Result<_, _>>()?,
+            };
+            parts.push(emit(self, &part)?);
+        }
+        self.concatenate(parts)
+    }
+
+    /// Vectors of one type side by side; their number is a power of two.
+    fn concatenate(&self, mut parts: Vec<BasicValueEnum<'c>>) -> Result<BasicValueEnum<'c>, Failure> {
+        while parts.len() > 1 {
+            let lanes: Vec<u16> = (0..2 * self.lanes(parts[0])).collect();
+            parts = parts.chunks(2).map(|two| self.shuffle(two[0], two[1], &lanes)).collect::<Result<_, _>>()?;
+        }
+        parts.pop().ok_or_else(|| Failure::from("no parts to join".to_string()))
+    }
+
     /// The lower lanes; lanes beyond the value's own are unspecified.
     pub fn resize(&self, a: BasicValueEnum<'c>, lanes: u16) -> Result<BasicValueEnum<'c>, Failure> {
         let have = self.lanes(a);

@@ -252,6 +252,12 @@ impl Builder {
         self.value(Op::Dot4I8 { acc, a, b }, ty)
     }
 
+    /// Bytes looked up in tables of 16; see [`Op::Table16`].
+    pub fn table16(&mut self, table: Val, index: Val) -> Val {
+        let ty = self.ty(table);
+        self.value(Op::Table16 { table, index }, ty)
+    }
+
     /// A counted loop with carried values; see [`Op::For`].
     pub fn for_carried(
         &mut self,

@@ -146,6 +146,9 @@ pub enum Op {
     Dot2Bf16 { acc: Val, a: Val, b: Val },
     /// `acc + sum of 4 products` where each i32 lane of a holds 4 unsigned and of b 4 signed bytes.
     Dot4I8 { acc: Val, a: Val, b: Val },
+    /// Bytes looked up in tables of 16: lane i is lane `16 * (i / 16) + index_i` of the table. Both are
+    /// i8 vectors of 16, 32 or 64 lanes; an index is less than 16.
+    Table16 { table: Val, index: Val },
     /// Runs the region for `i = lo, lo + step, ..` while `i < hi` (i64, step > 0). The region's
     /// parameters are `i` and the carried values, which start as `init`; what it yields is carried
     /// to the next round, and in the end the results.

@@ -33,6 +33,7 @@ impl Op {
                 vec![a, b]
             }
             Op::Store { ptr, value, .. } => vec![ptr, value],
+            Op::Table16 { table, index } => vec![table, index],
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![a, b, c],
             Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } => vec![acc, a, b],
             Op::For { lo, hi, step, init, .. } => [lo, hi, step].into_iter().chain(init).collect(),

@@ -20,9 +20,8 @@ pub fn always(_op: &Op, _operand: Ty, _result: Ty) -> bool {
 }
 
 /// Limits under which every program computes the same bits.
-pub const LIMITS: [(&str, Limits); 6] = [
+pub const LIMITS: [(&str, Limits); 5] = [
     ("none", Limits::NONE),
-    ("64 bits", Limits { vector_bits: 64, ..BARE }),
     ("128 bits", BARE),
     ("128 bits, by lanes", Limits { scalarize: always, ..BARE }),
     ("256 bits, all instructions", Limits { vector_bits: 256, ..Limits::NONE }),

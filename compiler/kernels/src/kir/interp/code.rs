@@ -52,6 +52,13 @@ pub(super) enum Step {
         to: usize,
         from: Vec<usize>,
     },
+    /// Bytes looked up in tables of 16.
+    Table {
+        to: usize,
+        lanes: usize,
+        table: usize,
+        index: usize,
+    },
     /// All sources are read before targets are written.
     Move {
         to: Vec<usize>,
@@ -279,6 +286,7 @@ impl<'a> Emitter<'a, '_> {
                 from[usize::from(*lane)] = at(s);
                 Step::Pick { to, from }
             }
+            Op::Table16 { table, index } => Step::Table { to, lanes, table: at(table), index: at(index) },
             Op::Shuffle(a, b, list) => {
                 let both = self.all(&[*a, *b]);
                 Step::Pick { to, from: list.iter().map(|l| both[usize::from(*l)]).collect() }

@@ -142,6 +142,15 @@ fn lanes(step: &Step, regs: &mut [u64]) -> Result<(), Fault> {
                 regs[to + i] = regs[*source];
             }
         }
+        Step::Table { to, lanes, table, index } => {
+            for i in 0..*lanes {
+                let at = regs[index + i] as usize;
+                if at >= 16 {
+                    return Err(Fault::Operand("the index of a table is not less than 16"));
+                }
+                regs[to + i] = regs[table + i / 16 * 16 + at];
+            }
+        }
         Step::Repack { to, lanes, bytes, a, a_bytes } => repack(regs, (*to, *lanes, *bytes), (*a, *a_bytes)),
         _ => unreachable!("the other steps are handled by the caller"),
     }

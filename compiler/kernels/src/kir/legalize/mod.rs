@@ -19,7 +19,7 @@ use super::types::Ty;
 /// What a target has.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Widest vector in bits; at least 64. `u32::MAX`: any.
+    /// Widest vector in bits; at least 128. `u32::MAX`: any.
     pub vector_bits: u32,
     /// Conversions between f32 and f16 are instructions.
     pub native_f16: bool,
@@ -56,7 +56,7 @@ pub fn never(_op: &Op, _operand: Ty, _result: Ty) -> bool {
 
 /// The program with what `limits` does not allow replaced. The program must be verified.
 pub fn legalize(program: &Program, limits: &Limits) -> Program {
-    assert!(limits.vector_bits >= 64, "vectors of at least 64 bits are needed");
+    assert!(limits.vector_bits >= 128, "vectors of at least 128 bits are needed");
     let functions = program.functions.iter().map(|f| {
         let f = rewrite::apply(&expand::Expand(*limits), f);
         let f = rewrite::apply(&split::Split(limits.vector_bits), &f);

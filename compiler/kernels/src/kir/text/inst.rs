@@ -150,6 +150,10 @@ impl Parser<'_> {
                 self.mark('[')?;
                 Ok(Op::Shuffle(a, b, self.list_until(']', Self::integer)?))
             }
+            "table16" => {
+                let (table, index) = self.two()?;
+                Ok(Op::Table16 { table, index })
+            }
             _ => self.three(name),
         }
     }
@@ -225,7 +229,7 @@ impl Parser<'_> {
 }
 
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 13] = [
+    const OTHERS: [&str; 14] = [
         "int",
         "float",
         "splat",
@@ -239,6 +243,7 @@ fn is_computation(name: &str) -> bool {
         "select",
         "dot2_bf16",
         "dot4_i8",
+        "table16",
     ];
     named(&UN, name).is_some()
         || named(&BIN, name).is_some()

@@ -17,6 +17,7 @@
 //! | `Load`, `Store` | ptr, (value); anything but i1 | the value; none |
 //! | `Dot2Bf16` | f32, i32, i32 with equal lanes | as the first |
 //! | `Dot4I8` | three i32 alike | the same |
+//! | `Table16` | two i8 of 16, 32 or 64 lanes alike | the same |
 //! | `For` | three i64, carried values | the carried types |
 //! | `If` | i1 scalar | what both regions yield |
 
@@ -149,6 +150,11 @@ fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
         (Op::Dot4I8 { .. }, operands) => {
             kind(ty, |e| e == Elem::I32, "i32")?;
             exactly("operands", operands, &[ty; 3])
+        }
+        (Op::Table16 { .. }, operands) => {
+            let holds = ty.elem == Elem::I8 && ty.lanes >= 16;
+            need(holds, || format!("result: found {ty}, expected i8x16, i8x32 or i8x64"))?;
+            exactly("operands", operands, &[ty; 2])
         }
         _ => movement(op, operands, ty),
     }
