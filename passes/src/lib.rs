@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod rewrite;
 pub mod target;
 
+pub use egraph::choices::Choice;
 pub use error::{Error, Result};
 pub use pass::{BlockReport, PassReport, RuleReport};
 pub use pipeline::{Options, Report, run, run_block};

@@ -1,5 +1,6 @@
 //! What a pass is, and what it reports.
 
+use crate::egraph::choices::Choice;
 use crate::egraph::saturate::{Fuel, Saturation};
 use crate::error::Result;
 use crate::target::TargetFacts;
@@ -29,6 +30,8 @@ pub struct Ctx {
     pub disabled_rules: Vec<String>,
     /// Whether to compute what each rule saves, by running without it.
     pub savings: bool,
+    /// What each unit may be; with several, the cheapest is taken.
+    pub choices: Vec<Choice>,
 }
 
 /// What a pass did.
@@ -62,6 +65,8 @@ pub struct BlockReport {
     pub kernels: (usize, usize),
     /// Rules that fired, in the order of their names.
     pub rules: Vec<RuleReport>,
+    /// Each unit and what was decided for it.
+    pub units: Vec<(String, Choice)>,
     /// Size of the e-graph and why it stopped growing.
     pub saturation: Saturation,
 }

@@ -1,6 +1,7 @@
 //! The passes, in order.
 
 use crate::dce::Dce;
+use crate::egraph::choices::Choice;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::pass::{BlockReport, Ctx, Pass, PassReport};
@@ -20,12 +21,14 @@ pub struct Options {
     pub disabled_rules: Vec<String>,
     /// Whether to compute what each rule saves. Rewrites each block once more per rule.
     pub savings: bool,
+    /// What each unit of products may be; with several, the cheapest is taken. Empty: as built.
+    pub choices: Vec<Choice>,
 }
 
 impl Options {
     /// Everything on, for a target.
     pub fn new(target: TargetFacts) -> Options {
-        Options { target, fuel: None, disabled_rules: Vec::new(), savings: false }
+        Options { target, fuel: None, disabled_rules: Vec::new(), savings: false, choices: Vec::new() }
     }
 }
 
@@ -80,6 +83,7 @@ fn run_passes(module: &mut Module, options: &Options, check: Check<'_>) -> Resul
         fuel: Cell::new(options.fuel),
         disabled_rules: options.disabled_rules.clone(),
         savings: options.savings,
+        choices: options.choices.clone(),
     };
     let mut report = Report { passes: Vec::new() };
     for pass in passes() {

@@ -1,11 +1,12 @@
 //! The pass that rewrites each block through an e-graph of its own.
 
-use crate::egraph::optimize::optimize;
+use crate::egraph::choices::Choice;
+use crate::egraph::cost;
+use crate::egraph::optimize::Saturated;
 use crate::egraph::rules::{self, CompiledRule};
-use crate::egraph::{cost, optimize::Optimized};
 use crate::error::{Error, Result};
 use crate::pass::{BlockReport, Ctx, Pass, PassReport, RuleReport};
-use llmc_ir::{BlockId, Graph, Module};
+use llmc_ir::{Block, BlockId, Graph, Module};
 
 /// The pass.
 pub struct Rewrite;
@@ -25,7 +26,7 @@ impl Pass for Rewrite {
         for index in 0..module.blocks.len() {
             let calls = module.calls.iter().filter(|c| c.block == BlockId(index as u32)).count();
             let block = &mut module.blocks[index];
-            let (graph, block_report) = rewrite(&block.graph, &block.name, calls, &rules, ctx)?;
+            let (graph, block_report) = rewrite(block, calls, &rules, ctx)?;
             report.changed += block_report.rules.iter().map(|r| r.fired).sum::<usize>();
             report.blocks.push(block_report);
             block.graph = graph;
@@ -43,39 +44,36 @@ fn enabled_rules(disabled: &[String]) -> Result<Vec<CompiledRule>> {
     Ok(rules::all().filter(|r| !disabled.iter().any(|d| d == r.name)).map(CompiledRule::new).collect())
 }
 
-fn rewrite(
-    graph: &Graph,
-    name: &str,
-    calls: usize,
-    rules: &[&CompiledRule],
-    ctx: &Ctx,
-) -> Result<(Graph, BlockReport)> {
+fn rewrite(block: &Block, calls: usize, rules: &[&CompiledRule], ctx: &Ctx) -> Result<(Graph, BlockReport)> {
+    let graph = &block.graph;
+    let names: Vec<String> = block.params.iter().map(|p| p.name.clone()).collect();
+    let offers: Vec<Choice> = if ctx.choices.is_empty() { vec![Choice::default()] } else { ctx.choices.clone() };
     let mut fuel = ctx.fuel.get();
-    let best = optimize(graph, rules, &ctx.target, &mut fuel, &|_| true)?;
-    let unlimited = ctx.fuel.get().is_none();
+    let unlimited = fuel.is_none();
+    let saturated = Saturated::new(graph, &names, rules, &ctx.target, &mut fuel, &offers);
     ctx.fuel.set(fuel);
+    let assignment = saturated.cheapest(&offers)?;
+    let (best, seconds) = saturated.extract(&assignment)?;
     let mut fired = Vec::new();
-    for (rule, count) in &best.saturation.fired {
+    for (rule, count) in &saturated.saturation.fired {
         let saving = match ctx.savings && unlimited {
-            true => Some(saving(graph, rule, rules, &best, ctx)?),
+            true => {
+                let without: Vec<&CompiledRule> = rules.iter().copied().filter(|r| r.name != *rule).collect();
+                let other = Saturated::new(graph, &names, &without, &ctx.target, &mut None, &offers);
+                other.extract(&assignment).ok().map(|(_, slower)| slower - seconds)
+            }
             false => None,
         };
         fired.push(RuleReport { name: rule, fired: *count, saving });
     }
     let report = BlockReport {
-        block: name.into(),
+        block: block.name.clone(),
         calls,
-        seconds: (cost::graph_seconds(graph, &ctx.target)?, best.seconds),
-        kernels: (cost::kernel_nodes(graph).len(), cost::kernel_nodes(&best.graph).len()),
+        seconds: (cost::graph_seconds(graph, &ctx.target)?, seconds),
+        kernels: (cost::kernel_nodes(graph).len(), cost::kernel_nodes(&best).len()),
         rules: fired,
-        saturation: best.saturation,
+        units: saturated.choices.units.iter().cloned().zip(assignment).collect(),
+        saturation: saturated.saturation,
     };
-    Ok((best.graph, report))
-}
-
-/// Seconds by which the block is slower without one rule.
-fn saving(graph: &Graph, rule: &str, rules: &[&CompiledRule], best: &Optimized, ctx: &Ctx) -> Result<f64> {
-    let without: Vec<&CompiledRule> = rules.iter().copied().filter(|r| r.name != rule).collect();
-    let found = optimize(graph, &without, &ctx.target, &mut None, &|_| true)?;
-    Ok(found.seconds - best.seconds)
+    Ok((best, report))
 }

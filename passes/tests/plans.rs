@@ -45,10 +45,46 @@ fn run(block: &Block, seed: u64) -> Vec<RtValue> {
 
 #[test]
 fn rewriting_changes_no_bit_of_the_result() {
-    for file in FileTest::all() {
+    for file in FileTest::all().into_iter().filter(|f| f.choices.is_empty()) {
         let (block, _) = rewrite(file.block(), &file.options());
         assert_eq!(run(&file.block(), 3), run(&block, 3), "{}", file.path.display());
     }
+}
+
+#[test]
+fn a_choice_loses_the_same_with_and_without_the_other_rules() {
+    for file in FileTest::all().into_iter().filter(|f| !f.choices.is_empty()) {
+        let names = llmc_passes::egraph::rules::all().map(|r| r.name.to_owned());
+        let disabled_rules = names.filter(|n| !n.starts_with("narrow")).collect();
+        let (plain, _) = rewrite(file.block(), &Options { disabled_rules, ..file.options() });
+        let (fused, _) = rewrite(file.block(), &file.options());
+        assert_eq!(run(&plain, 3), run(&fused, 3), "{}", file.path.display());
+        assert_ne!(run(&file.block(), 3), run(&fused, 3), "{}: nothing was chosen", file.path.display());
+    }
+}
+
+/// What each unit of a file's block became on a target.
+fn chosen(file: &FileTest, options: &Options) -> Vec<String> {
+    let (_, report) = rewrite(file.block(), options);
+    let units = report.blocks().flat_map(|b| &b.units);
+    units.map(|(_, choice)| choice.weights.map_or("stored".into(), |s| s.to_string())).collect()
+}
+
+#[test]
+fn memory_that_is_fast_enough_makes_wide_weights_the_better_choice() {
+    let file = FileTest::named("llama_layer_choices");
+    let slow = file.options();
+    let mut fast = slow.clone();
+    fast.target.memory_bandwidth *= 16.0;
+    assert_eq!(chosen(&file, &slow), ["w4"; 4]);
+    assert_eq!(chosen(&file, &fast)[..3], ["w8a8"; 3]);
+}
+
+#[test]
+fn units_are_what_meets_the_same_rows() {
+    let (_, report) = rewrite(FileTest::named("llama_layer_w4").block(), &FileTest::named("llama_layer_w4").options());
+    let units: Vec<&str> = report.blocks().flat_map(|b| &b.units).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(units, ["wq+wk+wv", "wo", "gate+up", "down"]);
 }
 
 #[test]
@@ -90,16 +126,6 @@ fn a_slower_cache_makes_the_shared_norm_a_kernel_of_its_own() {
     let plan = |options: &Options| kernels(&rewrite(file.block(), options).0);
     assert_eq!(plan(&fast), ["linear", "linear", "linear"]);
     assert_eq!(plan(&slow), ["rms_norm", "matmul", "matmul", "matmul"]);
-}
-
-#[test]
-fn bf16_units_decide_where_rows_are_rounded() {
-    let file = FileTest::named("llama_layer_amx");
-    let steps = |target: &str| {
-        let options = Options::new(TargetFacts::named(target).expect("a known target"));
-        rewrite(file.block(), &options).0.to_string().contains("gated(silu),round(bf16)")
-    };
-    assert_eq!((steps("x86-64-amx"), steps("x86-64-v3")), (false, true));
 }
 
 #[test]

@@ -9,7 +9,8 @@ mod support;
 use egg::{ENodeOrVar, Id, PatternAst, Subst, Var};
 use llmc_ir::Op;
 use llmc_ir::interp::RtValue;
-use llmc_passes::egraph::convert::encode;
+use llmc_passes::egraph::choices::Choices;
+use llmc_passes::egraph::convert::{Encoded, encode};
 use llmc_passes::egraph::facts::EGraph;
 use llmc_passes::egraph::lang::ENode;
 use llmc_passes::egraph::rules::{self, CompiledRule, Equation, Rule, always};
@@ -112,7 +113,9 @@ fn corpus() -> Vec<EGraph> {
     let compiled: Vec<CompiledRule> = rules::all().map(CompiledRule::new).collect();
     let rules: Vec<&CompiledRule> = compiled.iter().collect();
     let saturated = |file: FileTest| {
-        let (mut egraph, _) = encode(&file.block().graph);
+        let block = file.block();
+        let Encoded { mut egraph, ids, .. } = encode(&block.graph);
+        Choices::offer(&mut egraph, &block.graph, &ids, &[], &file.choices);
         saturate(&mut egraph, &rules, &mut None);
         egraph
     };

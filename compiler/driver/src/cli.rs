@@ -5,6 +5,7 @@ use crate::isolate::Product;
 use crate::options::{Activations, BackendName, Kv, Options};
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+use llmc_ir::quant::Scheme;
 use std::path::PathBuf;
 
 /// Ahead-of-time compiler for language models: a checkpoint goes in, a standalone executable comes out.
@@ -52,6 +53,10 @@ pub struct ModelArgs {
     /// Type of the values that products read
     #[arg(long, env = "LLMC_ACTIVATIONS", value_enum, default_value_t)]
     pub activations: Activations,
+    /// How weights are stored: none, w8, w8a8, w6, w5, w4, w3, w2, int4; w8 and int4 take a group, as in
+    /// int4:group=128 [default: none]
+    #[arg(long, env = "LLMC_QUANTIZE", value_parser = quantize)]
+    pub quantize: Option<Quantize>,
     /// Element type of the KV cache
     #[arg(long, env = "LLMC_KV", value_enum, default_value_t)]
     pub kv: Kv,
@@ -138,6 +143,20 @@ pub struct GenerateArgs {
     pub jobs: Option<usize>,
 }
 
+/// The value of `--quantize`.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantize(pub Option<Scheme>);
+
+fn quantize(text: &str) -> Result<Quantize, String> {
+    match text {
+        "none" => Ok(Quantize(None)),
+        scheme => match Scheme::parse_flag(scheme).map_err(|e| e.to_string())? {
+            floats @ (Scheme::Nf4 { .. } | Scheme::Fp8) => Err(format!("{floats} has no kernels yet")),
+            scheme => Ok(Quantize(Some(scheme))),
+        },
+    }
+}
+
 impl ModelArgs {
     /// The options these flags stand for.
     pub fn options(&self) -> Options {
@@ -146,6 +165,7 @@ impl ModelArgs {
             targets: self.target.clone(),
             backend: self.backend,
             activations: self.activations,
+            quantize: self.quantize.and_then(|q| q.0),
             kv: self.kv,
             ctx_size: self.ctx_size,
             fuel: self.fuel,

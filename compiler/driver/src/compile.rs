@@ -124,10 +124,7 @@ fn variants(plan: &Plan) -> Vec<VariantSpec> {
 }
 
 fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
-    let activations = match (options.activations, opened.checkpoint.dtype()) {
-        (Activations::F32, _) | (Activations::Auto, DType::F32 | DType::I32) => llmc_models::Activations::F32,
-        (Activations::Bf16, _) | (Activations::Auto, DType::Bf16 | DType::F16) => llmc_models::Activations::Bf16,
-    };
+    let activations = activations(opened, options)?;
     let kv = match options.kv {
         Kv::F16 => DType::F16,
         Kv::F32 => DType::F32,
@@ -140,12 +137,35 @@ fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
     Ok(BuildOptions { activations, kv, ctx })
 }
 
+/// What products read. Quantized weights meet 8-bit integers: a choice of the passes, which needs
+/// roundings in the graph that it can take the place of.
+fn activations(opened: &Opened, options: &Options) -> Result<llmc_models::Activations> {
+    match (options.activations, options.quantize) {
+        (Activations::Auto | Activations::Int8, Some(_)) => Ok(llmc_models::Activations::Bf16),
+        (other, Some(scheme)) => Err(Error::Usage(format!(
+            "--activations {}: weights in {scheme} meet 8-bit integers; leave --activations out",
+            format!("{other:?}").to_lowercase()
+        ))),
+        (Activations::Int8, None) => {
+            Err(Error::Usage("--activations int8: needs quantized weights; add --quantize w8a8, for example".into()))
+        }
+        (Activations::F32, None) => Ok(llmc_models::Activations::F32),
+        (Activations::Bf16, None) => Ok(llmc_models::Activations::Bf16),
+        (Activations::Auto, None) => Ok(match opened.checkpoint.dtype() {
+            DType::Bf16 | DType::F16 => llmc_models::Activations::Bf16,
+            _ => llmc_models::Activations::F32,
+        }),
+    }
+}
+
 fn pass_options(options: &Options) -> Result<llmc_passes::Options> {
     let target: &Target = &options.resolve_targets()?[0];
     let mut passes = llmc_passes::Options::new(TargetFacts::named(&target.name)?);
     passes.fuel = options.fuel;
     passes.disabled_rules = options.disabled_rules.clone();
     passes.savings = options.savings;
+    let choice = |scheme| llmc_passes::Choice { weights: Some(scheme), rows: Some(DType::I8) };
+    passes.choices = options.quantize.map(choice).into_iter().collect();
     Ok(passes)
 }
 

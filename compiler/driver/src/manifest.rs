@@ -32,9 +32,10 @@ pub fn build(front: &Front, plan: &Plan, options: &Options) -> Result<Manifest> 
             bytes_per_token: plan.weight_bytes_per_token(),
             tensors: plan.tensors(&front.module),
         },
-        activations: match front.build.activations {
-            Activations::F32 => "f32".into(),
-            Activations::Bf16 => "bf16".into(),
+        activations: match (options.quantize, front.build.activations) {
+            (Some(_), _) => "int8 per token".into(),
+            (None, Activations::F32) => "f32".into(),
+            (None, Activations::Bf16) => "bf16".into(),
         },
         license: front.opened.license.clone(),
         sources: front.opened.sources.iter().map(|p| source(p)).collect::<Result<_>>()?,

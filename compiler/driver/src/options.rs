@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 #[cfg(feature = "llvm")]
 use crate::isolate::Isolated;
+use llmc_ir::quant::Scheme;
 use llmc_kernels::{Backend, Target};
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ pub enum Activations {
     F32,
     /// f32 rounded to bf16.
     Bf16,
+    /// 8-bit integers with a scale for each token; with quantized weights only.
+    Int8,
 }
 
 /// Element type of the KV cache.
@@ -48,6 +51,8 @@ pub struct Options {
     pub backend: Option<BackendName>,
     /// Activation type.
     pub activations: Activations,
+    /// How weights are stored; `None` is as the checkpoint has them.
+    pub quantize: Option<Scheme>,
     /// KV cache type.
     pub kv: Kv,
     /// Positions; `None` is what the model has.
@@ -73,6 +78,7 @@ impl Options {
             targets: vec!["cpu".into()],
             backend: None,
             activations: Activations::Auto,
+            quantize: None,
             kv: Kv::F16,
             ctx_size: None,
             fuel: None,

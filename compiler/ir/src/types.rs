@@ -1,5 +1,6 @@
 //! Element types, symbolic dimensions and tensor types.
 
+use crate::quant::Scheme;
 use std::fmt;
 
 /// Element type of a tensor as stored or computed.
@@ -13,36 +14,57 @@ pub enum DType {
     Bf16,
     /// Signed 32-bit integer: token ids, positions, row indices.
     I32,
+    /// Activations as 8-bit integers with a scale for each row.
+    I8,
+    /// Weights in few bits.
+    Quant(Scheme),
 }
 
 impl DType {
-    /// Every type with its name in the text form.
-    pub const TABLE: [(DType, &'static str); 4] =
-        [(DType::F32, "f32"), (DType::F16, "f16"), (DType::Bf16, "bf16"), (DType::I32, "i32")];
+    /// Every type but the quantized ones, with its name in the text form; theirs is the scheme's.
+    pub const TABLE: [(DType, &'static str); 5] =
+        [(DType::F32, "f32"), (DType::F16, "f16"), (DType::Bf16, "bf16"), (DType::I32, "i32"), (DType::I8, "i8")];
 
-    /// Bytes per element.
+    /// Bytes per element; of a quantized type the bytes that hold a code by itself.
     pub fn size(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::Bf16 => 2,
+            DType::I8 | DType::Quant(_) => 1,
         }
     }
 
-    /// True for the floating-point types.
+    /// Bytes per element in rows of `width` elements, scales included.
+    pub fn bytes_per_element(self, width: usize) -> f64 {
+        match self {
+            DType::Quant(scheme) => scheme.bits_per_weight(width.max(1)) / 8.0,
+            other => other.size() as f64,
+        }
+    }
+
+    /// True for the types that hold real numbers.
     pub fn is_float(self) -> bool {
         self != DType::I32
     }
 
+    /// True for the types that a checkpoint may hold weights in.
+    pub fn is_stored_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::Bf16)
+    }
+
     /// The type named `name` in the text form.
     pub fn from_name(name: &str) -> Option<DType> {
-        Self::TABLE.iter().find(|(_, n)| *n == name).map(|(t, _)| *t)
+        let plain = Self::TABLE.iter().find(|(_, n)| *n == name).map(|(t, _)| *t);
+        plain.or_else(|| Scheme::from_name(name).map(DType::Quant))
     }
 }
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::TABLE.iter().find(|(t, _)| t == self).expect("every DType is in TABLE").1;
-        f.write_str(name)
+        match self {
+            DType::Quant(scheme) => scheme.fmt(f),
+            plain => f.write_str(Self::TABLE.iter().find(|(t, _)| t == plain).expect("is in TABLE").1),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::kir::{Builder, Elem, Function, Ty, Val};
 use crate::layout::row_bytes;
 use crate::math;
+use crate::ops::byte_rows::ByteRow;
 use llmc_abi::step::STEP_FIELDS;
 
 /// Sizes of the scratch memory behind `StepArgs::arena`.
@@ -39,6 +40,8 @@ pub enum RowElem {
     Bf16,
     /// bfloat16 values in binary32, for products that multiply in f32.
     Bf16InF32,
+    /// 8-bit integers with a scale for the row; see [`crate::ops::byte_rows`].
+    Bytes,
 }
 
 impl RowElem {
@@ -47,12 +50,16 @@ impl RowElem {
         match self {
             RowElem::F32 | RowElem::Bf16InF32 => 4,
             RowElem::Bf16 => 2,
+            RowElem::Bytes => 1,
         }
     }
 
     /// Bytes from one row of `width` elements to the next.
-    pub const fn stride(self, width: usize) -> usize {
-        row_bytes(width * self.bytes())
+    pub fn stride(self, width: usize) -> usize {
+        row_bytes(match self {
+            RowElem::Bytes => ByteRow { k: width }.bytes(),
+            other => width * other.bytes(),
+        })
     }
 }
 
@@ -169,6 +176,7 @@ impl Env {
                 let half = self.b.load(Ty { elem: Elem::I16, lanes }, from, 0);
                 math::from_bf16(&mut self.b, half)
             }
+            RowElem::Bytes => unreachable!("only integer products read rows of bytes"),
         }
     }
 
@@ -187,6 +195,7 @@ impl Env {
                 let half = math::to_bf16(&mut self.b, v);
                 math::from_bf16(&mut self.b, half)
             }
+            RowElem::Bytes => unreachable!("rows of bytes are written whole"),
         };
         self.b.store(v, to, 0);
     }

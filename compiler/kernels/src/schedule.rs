@@ -10,6 +10,10 @@ pub struct Schedule {
     /// GEMM tiles, in the order in which a step's tokens are cut into them; what is left over goes
     /// through GEMV.
     pub gemm: &'static [Tile],
+    /// Tile of an integer GEMM whose sums stay integers to the end of a row.
+    pub int_gemm: Tile,
+    /// Tile of an integer GEMM with scales for groups of k: two sums each.
+    pub int_gemm_groups: Tile,
     /// Panels that a GEMV streams at once.
     pub gemv_panels: usize,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
@@ -32,10 +36,14 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 }
 
 /// Vector register bytes, and the tiling that fits the registers.
+#[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
-    (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
-    (32, Schedule { gemm: &[tile(5, 1)], gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
-    (16, Schedule { gemm: &[tile(2, 1)], gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
+    (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
+                    gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
+    (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
+                    gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
+    (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
+                    gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
 ];
 
 impl Schedule {

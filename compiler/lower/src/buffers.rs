@@ -44,8 +44,14 @@ pub fn rows_of(ty: &Type) -> Option<(Count, usize)> {
 
 /// How the elements of an activation of this type lie in memory.
 pub fn row_elem(ty: &Type) -> RowElem {
-    match ty.tensor().map(|t| t.dtype) {
-        Some(DType::Bf16) => RowElem::Bf16,
+    ty.tensor().map_or(RowElem::F32, |t| row_elem_of(t.dtype))
+}
+
+/// The same for an element type.
+pub fn row_elem_of(dtype: DType) -> RowElem {
+    match dtype {
+        DType::Bf16 => RowElem::Bf16,
+        DType::I8 => RowElem::Bytes,
         _ => RowElem::F32,
     }
 }

@@ -1,9 +1,11 @@
 //! Writes weights in the layout that kernels read, with memory bounded by a few chunks.
 
 use crate::error::{Error, Result};
-use crate::weights::{BoundItem, Item, PackLayout, WeightExpr, WeightsPlan, params_of, type_of};
+use crate::weights::{BoundItem, Item, PackLayout, Units, WeightExpr, WeightsPlan, params_of, type_of};
+use llmc_ir::quant::{Scheme, TABLE};
 use llmc_ir::{Block, Call, Module, ParamSource, Tensor, TensorType};
 use llmc_kernels::WeightFormat;
+use llmc_kernels::formats::quant::QuantLayout;
 use llmc_kernels::layout::PANEL;
 use rayon::prelude::*;
 
@@ -28,13 +30,20 @@ fn pack_item(module: &Module, bound: &BoundItem, params: &dyn ParamSource, sink:
     let sources: Vec<Source<'_>> =
         bound.item.sources.iter().map(|e| Source::open(e, block, call, module, params)).collect::<Result<_>>()?;
     match &bound.item.layout {
-        PackLayout::Vector { .. } => pack_vector(&bound.item, &sources, sink),
-        PackLayout::Panels { format, k, .. } => pack_panels(&bound.item, *format, *k, &sources, sink),
+        PackLayout::Vector { units } => pack_vector(&bound.item, units, &sources, sink),
+        PackLayout::Panels { format, k, units } => {
+            pack_panels(&bound.item, &Panels { format: *format, k: *k, units, sources: &sources }, sink)
+        }
+        PackLayout::Table => Ok(sink(bound.item.offset as u64, &table())?),
     }
 }
 
-fn pack_vector(item: &Item, sources: &[Source<'_>], sink: &mut Sink<'_>) -> Result<()> {
-    let units = item.layout.units();
+/// The value table of W4 as unsigned bytes, 128 added.
+fn table() -> Vec<u8> {
+    TABLE.iter().flatten().map(|v| (i16::from(*v) + 128) as u8).collect()
+}
+
+fn pack_vector(item: &Item, units: &Units, sources: &[Source<'_>], sink: &mut Sink<'_>) -> Result<()> {
     let data: Vec<Tensor> = sources.iter().map(|s| s.load(0..units.n)).collect::<Result<_>>()?;
     let mut bytes = vec![0u8; item.layout.bytes()];
     for (i, out) in bytes.chunks_exact_mut(4).enumerate() {
@@ -45,9 +54,17 @@ fn pack_vector(item: &Item, sources: &[Source<'_>], sink: &mut Sink<'_>) -> Resu
     Ok(sink(item.offset as u64, &bytes)?)
 }
 
-fn pack_panels(item: &Item, format: WeightFormat, k: usize, sources: &[Source<'_>], sink: &mut Sink<'_>) -> Result<()> {
-    let panel_bytes = format.panel_bytes(k);
-    let panels = item.layout.units().total_panels();
+/// A matrix to be packed in panels.
+struct Panels<'a> {
+    format: WeightFormat,
+    k: usize,
+    units: &'a Units,
+    sources: &'a [Source<'a>],
+}
+
+fn pack_panels(item: &Item, matrix: &Panels<'_>, sink: &mut Sink<'_>) -> Result<()> {
+    let panel_bytes = matrix.format.panel_bytes(matrix.k);
+    let panels = matrix.units.total_panels();
     let per_chunk = (CHUNK_BYTES / panel_bytes).max(1);
     let mut buffer = vec![0u8; per_chunk.min(panels) * panel_bytes];
     for first in (0..panels).step_by(per_chunk) {
@@ -55,37 +72,58 @@ fn pack_panels(item: &Item, format: WeightFormat, k: usize, sources: &[Source<'_
         let out = &mut buffer[..count * panel_bytes];
         out.par_chunks_exact_mut(panel_bytes)
             .enumerate()
-            .try_for_each(|(i, out)| pack_panel(item, first + i, format, k, sources, out))?;
+            .try_for_each(|(i, out)| pack_panel(matrix, first + i, out))?;
         sink((item.offset + first * panel_bytes) as u64, out)?;
     }
     Ok(())
 }
 
 /// Packs the rows of one panel.
-fn pack_panel(
-    item: &Item,
-    panel: usize,
-    format: WeightFormat,
-    k: usize,
-    sources: &[Source<'_>],
-    out: &mut [u8],
-) -> Result<()> {
+fn pack_panel(matrix: &Panels<'_>, panel: usize, out: &mut [u8]) -> Result<()> {
     out.fill(0);
-    let units = item.layout.units();
+    let units = matrix.units;
     let Some((source, first)) = units.row_of(panel, 0) else {
         return Ok(());
     };
     let rows = (0..PANEL).take_while(|l| units.row_of(panel, *l).is_some()).count();
-    let bytes = sources[source].read(first..first + rows)?;
-    let ty = &sources[source].ty;
+    let source = &matrix.sources[source];
+    match matrix.format {
+        WeightFormat::Quant(scheme) => quantized_panel(matrix, scheme, source, first..first + rows, out),
+        format => float_panel(matrix, format, source, first..first + rows, out),
+    }
+}
+
+/// Rows beyond the weight's are encoded as zeros.
+fn quantized_panel(
+    matrix: &Panels<'_>,
+    scheme: Scheme,
+    source: &Source<'_>,
+    rows: std::ops::Range<usize>,
+    out: &mut [u8],
+) -> Result<()> {
+    let mut wide = source.load(rows)?.as_f32()?.to_vec();
+    wide.resize(PANEL * matrix.k, 0.0);
+    QuantLayout { scheme, k: matrix.k }.store(&scheme.encode(&wide, matrix.k), out);
+    Ok(())
+}
+
+fn float_panel(
+    matrix: &Panels<'_>,
+    format: WeightFormat,
+    source: &Source<'_>,
+    rows: std::ops::Range<usize>,
+    out: &mut [u8],
+) -> Result<()> {
+    let k = matrix.k;
+    let ty = &source.ty;
     let stored_bytes = k * ty.dtype.size();
     if format.elem_bytes() == ty.dtype.size() {
-        for (lane, row) in bytes.chunks_exact(stored_bytes).enumerate() {
+        for (lane, row) in source.read(rows)?.chunks_exact(stored_bytes).enumerate() {
             scatter(format, lane, row, out);
         }
         return Ok(());
     }
-    let wide = Tensor::from_bytes(&TensorType::new(ty.dtype, [rows.into(), k.into()]), &bytes)?;
+    let wide = source.load(rows)?;
     for (lane, row) in wide.as_f32()?.chunks_exact(k).enumerate() {
         let row: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
         scatter(format, lane, &row, out);
@@ -138,6 +176,8 @@ impl<'a> Source<'a> {
                 Rows::Param { name, params }
             }
             WeightExpr::Const(data) => Rows::Bytes(data.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            // Codes are made when a panel is packed, from what is stored.
+            WeightExpr::Quantize(e, _) => return open(e),
             WeightExpr::Transpose(e) => Rows::Bytes(open(e)?.transposed()?),
             WeightExpr::SliceRows(e, start, _) => Rows::Slice { of: Box::new(open(e)?), start: *start },
             WeightExpr::Concat(parts) => Rows::Concat(parts.iter().map(open).collect::<Result<_>>()?),

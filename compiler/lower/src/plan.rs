@@ -5,9 +5,10 @@ use crate::buffers::{Globals, StepLimits};
 use crate::error::{Error, Result};
 use crate::phases::Phases;
 use crate::runs::{CallRun, calls_per_block, group};
-use crate::weights::{BoundItem, Item, WeightsPlan, describe, params_of};
+use crate::weights::{BoundItem, Item, PackLayout, WeightsPlan, describe, params_of};
 use llmc_abi::manifest::{KvInfo, PhaseInfo, StepInfo, TensorInfo};
 use llmc_abi::step::step_symbol;
+use llmc_ir::quant::TABLE;
 use llmc_ir::{DType, Module, ModuleInfo};
 use llmc_kernels::env::Scratch;
 use llmc_kernels::kir::{Function, Program};
@@ -256,16 +257,14 @@ impl Plan {
         for bound in &self.weights.items {
             let call = &module.calls[bound.call];
             let names: Vec<&str> = bound.item.sources.iter().flat_map(|s| params_of(s, call, module)).collect();
-            let units = bound.item.layout.units();
             let (scheme, shape) = match &bound.item.layout {
-                crate::weights::PackLayout::Panels { format, k, .. } => {
-                    (format.name(), vec![units.n * units.sources, *k])
-                }
-                crate::weights::PackLayout::Vector { .. } => ("f32", vec![units.n * units.sources]),
+                PackLayout::Panels { format, k, units } => (format.to_string(), vec![units.n * units.sources, *k]),
+                PackLayout::Vector { units } => ("f32".into(), vec![units.n * units.sources]),
+                PackLayout::Table => ("i8".into(), vec![TABLE.len(), TABLE[0].len()]),
             };
             out.push(TensorInfo {
                 name: if names.is_empty() { "constant".into() } else { names.join("+") },
-                scheme: scheme.into(),
+                scheme,
                 shape,
                 offset: bound.item.offset as u64,
                 bytes: bound.item.layout.bytes() as u64,

@@ -5,6 +5,7 @@
 //! with another such block, so a tied embedding is stored once.
 
 use llmc_ir::ops::Op;
+use llmc_ir::quant::Scheme;
 use llmc_ir::{Block, DType, Graph, NodeId, TensorType, Value};
 use llmc_kernels::WeightFormat;
 use llmc_kernels::layout::{ALIGN, PANEL};
@@ -22,6 +23,8 @@ pub enum WeightExpr {
     SliceRows(Box<WeightExpr>, usize, usize),
     /// Rows of several.
     Concat(Vec<WeightExpr>),
+    /// Stored in few bits; always outermost.
+    Quantize(Box<WeightExpr>, Scheme),
 }
 
 impl WeightExpr {
@@ -32,6 +35,7 @@ impl WeightExpr {
             Op::Param { index, .. } => Some(WeightExpr::Param(*index as usize)),
             Op::Const { data, .. } => Some(WeightExpr::Const(data.iter().map(|r| r.get()).collect())),
             Op::Transpose {} => Some(WeightExpr::Transpose(Box::new(operand(0)?))),
+            Op::Quantize { scheme } => Some(WeightExpr::Quantize(Box::new(operand(0)?), *scheme)),
             Op::SliceRows { start, len } => Some(WeightExpr::SliceRows(Box::new(operand(0)?), *start, *len)),
             Op::Concat {} => {
                 let parts = graph.operands(v.node);
@@ -59,6 +63,8 @@ pub enum PackLayout {
         /// How rows are cut into units.
         units: Units,
     },
+    /// The table that a scheme looks its values up in.
+    Table,
     /// f32 elements of a vector, in the order in which a unit's panels have their rows.
     Vector {
         /// How elements are cut into units.
@@ -122,13 +128,15 @@ impl PackLayout {
         match self {
             PackLayout::Panels { format, k, units } => units.total_panels() * format.panel_bytes(*k),
             PackLayout::Vector { units } => units.total_panels() * PANEL * 4,
+            PackLayout::Table => size_of_val(&llmc_ir::quant::TABLE),
         }
     }
 
-    /// The units of either kind.
-    pub fn units(&self) -> &Units {
+    /// How rows are cut into units, where there are rows.
+    pub fn units(&self) -> Option<&Units> {
         match self {
-            PackLayout::Panels { units, .. } | PackLayout::Vector { units } => units,
+            PackLayout::Panels { units, .. } | PackLayout::Vector { units } => Some(units),
+            PackLayout::Table => None,
         }
     }
 }
@@ -147,6 +155,7 @@ pub struct Item {
 /// The format that a weight of this stored type and row length is packed in.
 pub fn format_for(ty: &TensorType, k: usize) -> WeightFormat {
     match ty.dtype {
+        DType::Quant(scheme) => WeightFormat::Quant(scheme),
         DType::F16 => WeightFormat::F16,
         DType::Bf16 if k.is_multiple_of(2) => WeightFormat::Bf16,
         _ => WeightFormat::F32,
@@ -198,7 +207,9 @@ pub fn params_of<'a>(expr: &WeightExpr, call: &llmc_ir::Call, module: &'a llmc_i
     match expr {
         WeightExpr::Param(i) => vec![module.param(call.params[*i]).name.as_str()],
         WeightExpr::Const(_) => vec![],
-        WeightExpr::Transpose(e) | WeightExpr::SliceRows(e, ..) => params_of(e, call, module),
+        WeightExpr::Transpose(e) | WeightExpr::SliceRows(e, ..) | WeightExpr::Quantize(e, _) => {
+            params_of(e, call, module)
+        }
         WeightExpr::Concat(parts) => parts.iter().flat_map(|p| params_of(p, call, module)).collect(),
     }
 }
@@ -213,6 +224,7 @@ pub fn type_of(expr: &WeightExpr, block: &Block) -> TensorType {
             ty.shape.reverse();
             ty
         }
+        WeightExpr::Quantize(e, scheme) => TensorType { dtype: DType::Quant(*scheme), ..type_of(e, block) },
         WeightExpr::SliceRows(e, _, len) => {
             let mut ty = type_of(e, block);
             ty.shape[0] = (*len).into();
@@ -234,6 +246,7 @@ pub fn describe(expr: &WeightExpr, call: &llmc_ir::Call, module: &llmc_ir::Modul
         WeightExpr::Param(_) => params_of(expr, call, module)[0].into(),
         WeightExpr::Const(data) => format!("{:?}", data.iter().map(|v| v.to_bits()).collect::<Vec<_>>()),
         WeightExpr::Transpose(e) => format!("transpose({})", describe(e, call, module)),
+        WeightExpr::Quantize(e, scheme) => format!("{scheme}({})", describe(e, call, module)),
         WeightExpr::SliceRows(e, start, len) => format!("slice({start},{len},{})", describe(e, call, module)),
         WeightExpr::Concat(parts) => {
             format!("concat({})", parts.iter().map(|p| describe(p, call, module)).collect::<Vec<_>>().join(","))

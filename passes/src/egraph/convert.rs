@@ -12,8 +12,18 @@ use llmc_ir::ops::Attr;
 use llmc_ir::{Epilogue, Graph, LinearSpec, Op, Prologue, Value};
 use std::collections::BTreeMap;
 
-/// The e-graph of a graph, and the classes of its outputs.
-pub fn encode(graph: &Graph) -> (EGraph, Vec<Id>) {
+/// A graph in an e-graph.
+pub struct Encoded {
+    /// The e-graph.
+    pub egraph: EGraph,
+    /// The classes of the graph's outputs.
+    pub roots: Vec<Id>,
+    /// The class of each value.
+    pub ids: BTreeMap<Value, Id>,
+}
+
+/// The e-graph of a graph.
+pub fn encode(graph: &Graph) -> Encoded {
     let mut egraph = EGraph::default();
     let mut ids: BTreeMap<Value, Id> = BTreeMap::new();
     for node in graph.nodes() {
@@ -31,7 +41,7 @@ pub fn encode(graph: &Graph) -> (EGraph, Vec<Id>) {
     }
     egraph.rebuild();
     let roots = graph.outputs().iter().map(|v| ids[v]).collect();
-    (egraph, roots)
+    Encoded { egraph, roots, ids }
 }
 
 fn part(name: &'static str, children: Vec<Id>) -> ENode {

@@ -9,7 +9,8 @@
 use crate::error::Result;
 use crate::target::TargetFacts;
 use llmc_ir::ops::{Cost, Sizes};
-use llmc_ir::{DType, Dim, Graph, NodeId, Op, Prologue, Sym, Type};
+use llmc_ir::quant::Scheme;
+use llmc_ir::{DType, Dim, Graph, NodeId, Op, Prologue, Sym, TensorType, Type};
 use std::collections::BTreeSet;
 
 /// Rows up to which each worker prepares all of them.
@@ -99,12 +100,37 @@ fn matmul(
 ) -> f64 {
     let n = prologue.operands();
     let rest: Vec<&Type> = operands[..1].iter().chain(&operands[n..]).copied().collect();
-    let peak = if round == Some(DType::Bf16) { target.bf16_flops } else { target.peak_flops };
-    let body = roofline(bare.cost(&rest, sizes), peak, 1.0, target);
+    let rows = round.or(operands[0].tensor().map(|t| t.dtype));
+    let peak = match rows {
+        Some(DType::Bf16) => target.bf16_flops,
+        Some(DType::I8) => target.int8_flops,
+        _ => target.peak_flops,
+    };
+    let body = roofline(bare.cost(&rest, sizes), peak, 1.0, target).max(unpack(&rest, target));
     if prologue == Prologue::None && round.is_none() {
         return body;
     }
     body + prepare(&operands[..n], round, sizes, target)
+}
+
+/// Vector instructions that turn a packed weight into what products read, in hundredths for each
+/// element. Every step does that once, whatever the number of its tokens.
+const UNPACK: &[(u32, f64)] = &[(2, 4.0), (3, 7.0), (4, 4.0), (5, 8.0), (6, 7.0), (8, 1.0)];
+/// The same where values are looked up in a table of their own for few elements.
+const UNPACK_TABLE: f64 = 17.0;
+/// Operations of a vector instruction that multiplies and adds f32.
+const VECTOR_OPERATIONS: f64 = 32.0;
+
+/// Seconds in which all workers unpack the weights among the operands.
+fn unpack(operands: &[&Type], target: &TargetFacts) -> f64 {
+    let instructions = |t: &TensorType| match t.dtype {
+        DType::Quant(Scheme::W4) => UNPACK_TABLE,
+        DType::Quant(s) => UNPACK.iter().find(|(bits, _)| *bits == s.code_bits()).map_or(0.0, |(_, n)| *n),
+        _ => 0.0,
+    };
+    let weights = operands.iter().filter_map(|t| t.tensor());
+    let all: f64 = weights.map(|t| t.elements().unwrap_or(0) as f64 * instructions(t) / 100.0).sum();
+    all / (target.peak_flops / VECTOR_OPERATIONS)
 }
 
 /// Reads the rows of x and the vectors of a norm, and writes the rows that meet the weights.

@@ -11,7 +11,7 @@
 
 /// One way to compute a class.
 #[derive(Clone, Debug)]
-pub struct Choice {
+pub struct Form {
     /// Its own seconds, children not included. Positive.
     pub weight: f64,
     /// Classes it needs.
@@ -22,7 +22,7 @@ pub struct Choice {
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// Choices of each class.
-    pub classes: Vec<Vec<Choice>>,
+    pub classes: Vec<Vec<Form>>,
     /// What has to be computed.
     pub roots: Vec<usize>,
 }
@@ -51,7 +51,7 @@ pub fn solve(mut problem: Problem) -> Option<Solution> {
     let (picks, costs) = trees(&problem, &paid, &order);
     order.sort_by(|a, b| costs[*a].total_cmp(&costs[*b]).then(a.cmp(b)));
     let mut best = judge(&problem, picks)?;
-    let matters = |choice: &Choice| choice.weight.is_finite() && choice.weight > NOTICEABLE;
+    let matters = |choice: &Form| choice.weight.is_finite() && choice.weight > NOTICEABLE;
     let candidates: Vec<usize> = (0..n).filter(|c| problem.classes[*c].iter().any(matters)).collect();
     for _ in 0..MOVES {
         let better = best_move(&problem, &order, &mut paid, &best, singles(&candidates))
@@ -108,7 +108,7 @@ fn computable_without(problem: &Problem, removed: usize) -> Vec<bool> {
     loop {
         let mut grew = false;
         for (c, choices) in problem.classes.iter().enumerate() {
-            let ready = |ch: &Choice| ch.children.iter().all(|k| known[*k]);
+            let ready = |ch: &Form| ch.children.iter().all(|k| known[*k]);
             if c != removed && !known[c] && choices.iter().any(ready) {
                 known[c] = true;
                 grew = true;
@@ -178,8 +178,8 @@ fn visit(problem: &Problem, picks: &[Option<usize>], c: usize, state: &mut [Stat
 mod tests {
     use super::*;
 
-    fn choice(weight: f64, children: &[usize]) -> Choice {
-        Choice { weight, children: children.to_vec() }
+    fn choice(weight: f64, children: &[usize]) -> Form {
+        Form { weight, children: children.to_vec() }
     }
 
     #[test]
@@ -238,12 +238,12 @@ mod tests {
         };
         let (mut optimal, total) = (0, 200);
         for _ in 0..total {
-            let classes: Vec<Vec<Choice>> = (0..9usize)
+            let classes: Vec<Vec<Form>> = (0..9usize)
                 .map(|c| {
                     let children = |next: &mut dyn FnMut(u64) -> u64| {
                         (0..c.min(2)).map(|_| next(c as u64) as usize).collect::<Vec<_>>()
                     };
-                    (0..2).map(|_| Choice { weight: 1.0 + next(9) as f64, children: children(&mut next) }).collect()
+                    (0..2).map(|_| Form { weight: 1.0 + next(9) as f64, children: children(&mut next) }).collect()
                 })
                 .collect();
             let problem = Problem { classes, roots: vec![8, 7] };

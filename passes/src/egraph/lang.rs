@@ -33,6 +33,7 @@ pub const PARTS: &[(&str, &[usize])] = &[
     ("+rope",      &[5]),     // chain head_dim rotary_dim interleaved table
     ("linear",     &[4]),     // prologue round weights chain
     ("qkv",        &[12]),    // prologue round head_dim wq wk wv chain_q chain_k chain_v kv positions seqs
+    ("source",     &[2]),     // index type: a parameter as stored, see choices
     ("first",      &[1]),
     ("second",     &[1]),
 ];

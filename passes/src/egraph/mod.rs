@@ -4,6 +4,7 @@
 //! appears ([`saturate`]), and the form that the target's roofline ([`cost`]) finds cheapest comes
 //! out ([`extract`]). Only this folder sees egg.
 
+pub mod choices;
 pub mod convert;
 pub mod cost;
 pub mod extract;

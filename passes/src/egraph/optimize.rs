@@ -1,7 +1,9 @@
 //! Saturate, choose, rebuild: the e-graph's work on one graph.
 
+use super::choices::{Assignment, Choice, Choices};
+use super::convert::Encoded;
 use super::cost;
-use super::extract::{Choice, Problem, solve};
+use super::extract::{Form, Problem, solve};
 use super::facts::EGraph;
 use super::lang::ENode;
 use super::rules::CompiledRule;
@@ -18,37 +20,76 @@ use std::collections::BTreeMap;
 /// fewer nodes wins, and no cycle is free.
 const NODE_SECONDS: f64 = 1e-15;
 
-/// A better graph and how it came about.
-pub struct Optimized {
-    /// The graph chosen.
-    pub graph: Graph,
+/// A graph that has grown all the forms that rules and choices give it.
+pub struct Saturated<'a> {
+    graph: &'a Graph,
+    egraph: EGraph,
+    roots: Vec<Id>,
+    target: &'a TargetFacts,
+    /// The units that have a choice.
+    pub choices: Choices,
     /// What happened in the e-graph.
     pub saturation: Saturation,
-    /// Predicted seconds per token of the graph chosen.
-    pub seconds: f64,
 }
 
-/// Which nodes may be chosen. Nodes that stand for a choice not taken are not admissible.
-pub type Admissible<'a> = &'a dyn Fn(&ENode) -> bool;
+impl<'a> Saturated<'a> {
+    /// Rewrites a graph with these rules; each of its units is offered these choices. `names` are those
+    /// of the graph's parameters.
+    pub fn new(
+        graph: &'a Graph,
+        names: &[String],
+        rules: &[&CompiledRule],
+        target: &'a TargetFacts,
+        fuel: &mut Fuel,
+        offers: &[Choice],
+    ) -> Saturated<'a> {
+        let Encoded { mut egraph, roots, ids } = convert::encode(graph);
+        let choices = Choices::offer(&mut egraph, graph, &ids, names, offers);
+        let saturation = saturate(&mut egraph, rules, fuel);
+        let choices = choices.canonical(&egraph);
+        Saturated { graph, egraph, roots, target, choices, saturation }
+    }
 
-/// Rewrites a graph with these rules and picks the cheapest form on the target.
-///
-/// # Errors
-/// If the graph chosen does not build: a bug of a rule.
-pub fn optimize(
-    graph: &Graph,
-    rules: &[&CompiledRule],
-    target: &TargetFacts,
-    fuel: &mut Fuel,
-    admissible: Admissible<'_>,
-) -> Result<Optimized> {
-    let (mut egraph, roots) = convert::encode(graph);
-    let saturation = saturate(&mut egraph, rules, fuel);
-    let chosen = choose(&egraph, &roots, target, admissible)?;
-    let graph = convert::decode(graph, &egraph, &chosen, &roots)?;
-    let seconds = cost::graph_seconds(&graph, target)?;
-    Ok(Optimized { graph, saturation, seconds })
+    /// The cheapest form on the target under an assignment, and its predicted seconds per token.
+    ///
+    /// # Errors
+    /// If no form is admissible, or the one chosen does not build: a bug of a rule.
+    pub fn extract(&self, assignment: &[Choice]) -> Result<(Graph, f64)> {
+        let admissible = |class: Id, node: &ENode| self.choices.admits(&self.egraph, assignment, class, node);
+        let chosen = choose(&self.egraph, &self.roots, self.target, &admissible)?;
+        let graph = convert::decode(self.graph, &self.egraph, &chosen, &self.roots)?;
+        let seconds = cost::graph_seconds(&graph, self.target)?;
+        Ok((graph, seconds))
+    }
+
+    /// The cheapest of the assignments that give each unit one of `offers`: units in order, each the
+    /// best while the others stay, until nothing changes.
+    ///
+    /// # Errors
+    /// As [`Saturated::extract`].
+    pub fn cheapest(&self, offers: &[Choice]) -> Result<Assignment> {
+        let mut best: Assignment = vec![offers.first().copied().unwrap_or_default(); self.choices.units.len()];
+        let mut seconds = self.extract(&best)?.1;
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            for unit in 0..best.len() {
+                for choice in offers {
+                    let before = std::mem::replace(&mut best[unit], *choice);
+                    let found = self.extract(&best)?.1;
+                    if found < seconds {
+                        (seconds, changed) = (found, true);
+                    } else {
+                        best[unit] = before;
+                    }
+                }
+            }
+        }
+        Ok(best)
+    }
 }
+
+/// Which nodes may be chosen for a class. Nodes that stand for a choice not taken are not admissible.
+type Admissible<'a> = &'a dyn Fn(Id, &ENode) -> bool;
 
 /// One node for each class, so that the roots are cheapest.
 fn choose(
@@ -60,15 +101,15 @@ fn choose(
     let classes = reachable(egraph, roots);
     let dense: BTreeMap<Id, usize> = classes.iter().enumerate().map(|(i, id)| (*id, i)).collect();
     let nodes: Vec<Vec<&ENode>> =
-        classes.iter().map(|id| egraph[*id].nodes.iter().filter(|n| admissible(n)).collect()).collect();
+        classes.iter().map(|id| egraph[*id].nodes.iter().filter(|n| admissible(*id, n)).collect()).collect();
     let mut problem = Problem { classes: Vec::new(), roots: roots.iter().map(|r| dense[&egraph.find(*r)]).collect() };
     let mut kept: Vec<Vec<&ENode>> = Vec::new();
     for class in &nodes {
-        let choices: Vec<(Choice, &ENode)> = class
+        let choices: Vec<(Form, &ENode)> = class
             .iter()
             .map(|node| {
                 let children = node.children.iter().map(|c| dense[&egraph.find(*c)]).collect();
-                Ok((Choice { weight: weight(egraph, node, target)?, children: unique(children) }, *node))
+                Ok((Form { weight: weight(egraph, node, target)?, children: unique(children) }, *node))
             })
             .collect::<Result<_>>()?;
         problem.classes.push(choices.iter().map(|(choice, _)| choice.clone()).collect());

@@ -48,6 +48,7 @@ pub fn interpret<D: Domain>(domain: &mut D, node: &ENode, children: &[&Term<D::V
     match &node.head {
         Head::Attr(text) => Ok(Term::Attr(text.clone())),
         Head::Op(name) => apply(domain, args.table_op(name)?, args.values(ENode::op_attrs(name).len())?),
+        Head::Part("source") => apply(domain, args.source()?, vec![]),
         Head::Part("linear") => {
             let (op, operands) = args.linear()?;
             apply(domain, op, operands)
@@ -144,6 +145,13 @@ impl<V: Clone> Args<'_, V> {
             names.iter().enumerate().map(|(i, n)| Ok((*n, self.text(i)?))).collect::<Result<_>>()?;
         let message = || format!("the attributes {texts:?} do not parse");
         Op::from_text(name, &texts).ok_or_else(|| Error::Term { op: name.into(), message: message() })
+    }
+
+    /// A parameter: what `param` is in the table.
+    fn source(&self) -> Result<Op> {
+        let texts = [("index", self.text(0)?), ("ty", self.text(1)?)];
+        let message = || format!("the attributes {texts:?} do not parse");
+        Op::from_text("param", &texts).ok_or_else(|| Error::Term { op: "source".into(), message: message() })
     }
 
     fn linear(&self) -> Result<(Op, Vec<V>)> {

@@ -4,9 +4,9 @@
 
 pub mod random;
 
-use llmc_ir::Block;
 use llmc_ir::parse::parse_block;
-use llmc_passes::{Options, Report, TargetFacts, run_block};
+use llmc_ir::{Block, DType, Scheme};
+use llmc_passes::{Choice, Options, Report, TargetFacts, run_block};
 use std::path::{Path, PathBuf};
 
 /// The line that stands between the block and what becomes of it.
@@ -17,6 +17,8 @@ pub struct FileTest {
     pub path: PathBuf,
     pub target: String,
     pub rules: Vec<String>,
+    /// What each unit may be: `stored` or schemes.
+    pub choices: Vec<Choice>,
     input: String,
     pub expected: String,
 }
@@ -45,8 +47,16 @@ impl FileTest {
         let header = |key: &str| input.lines().find_map(|l| l.strip_prefix("// ")?.strip_prefix(key)).unwrap_or("");
         assert!(input.contains("// test rewrite\n"), "{} is not a rewrite test", path.display());
         let rules = header("rules ").split_whitespace().map(String::from).collect();
+        let choices = header("choices ").split_whitespace().map(choice).collect();
         let expected = expected.lines().map(|l| l.strip_prefix("// ").unwrap_or(l).to_owned() + "\n").collect();
-        FileTest { target: header("target ").trim().into(), rules, input: input.trim_end().into(), expected, path }
+        FileTest {
+            target: header("target ").trim().into(),
+            rules,
+            choices,
+            input: input.trim_end().into(),
+            expected,
+            path,
+        }
     }
 
     pub fn block(&self) -> Block {
@@ -54,7 +64,8 @@ impl FileTest {
     }
 
     pub fn options(&self) -> Options {
-        Options::new(TargetFacts::named(&self.target).unwrap_or_else(|e| panic!("{}: {e}", self.path.display())))
+        let facts = TargetFacts::named(&self.target).unwrap_or_else(|e| panic!("{}: {e}", self.path.display()));
+        Options { choices: self.choices.clone(), ..Options::new(facts) }
     }
 
     /// The rewritten block as text.
@@ -66,6 +77,15 @@ impl FileTest {
         let lines: String = found.lines().map(|l| format!("// {l}\n")).collect();
         let text = format!("{}\n\n{SEPARATOR}{lines}", self.input);
         std::fs::write(&self.path, text).expect("a writable test file");
+    }
+}
+
+/// `stored`, or a scheme whose weights meet 8-bit integers.
+fn choice(name: &str) -> Choice {
+    match Scheme::from_name(name) {
+        _ if name == "stored" => Choice::default(),
+        Some(scheme) => Choice { weights: Some(scheme), rows: Some(DType::I8) },
+        None => panic!("{name} is no scheme"),
     }
 }
 

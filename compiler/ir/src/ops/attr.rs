@@ -1,5 +1,6 @@
 //! Attribute types of ops and their text form.
 
+use crate::quant::Scheme;
 use crate::types::{DType, Dim, KvType, Sym, TensorType, Type};
 use std::fmt;
 
@@ -68,6 +69,15 @@ impl Attr for bool {
     }
     fn parse(text: &str) -> Option<bool> {
         text.parse().ok()
+    }
+}
+
+impl Attr for Scheme {
+    fn print(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Option<Scheme> {
+        Scheme::from_name(text)
     }
 }
 

@@ -64,14 +64,15 @@ impl<'a> Args<'a> {
         shape(t).ok_or_else(|| self.wrong(i, "f32[n,d]"))
     }
 
-    /// Operand `i` as the rows of a product: `f32[n, d]` or `bf16[n, d]` with a constant `d`.
+    /// Operand `i` as the rows of a product: `f32[n, d]`, `bf16[n, d]` or `i8[n, d]` with a constant `d`.
     pub(crate) fn product_rows(&self, i: usize) -> Result<(Dim, usize)> {
+        let expected = "[n,d] of f32, bf16 or i8 with a constant d";
         let shape = |t: &TensorType| match t.shape.as_slice() {
-            [n, Dim::Const(d)] if matches!(t.dtype, DType::F32 | DType::Bf16) => Some((*n, *d)),
+            [n, Dim::Const(d)] if matches!(t.dtype, DType::F32 | DType::Bf16 | DType::I8) => Some((*n, *d)),
             _ => None,
         };
-        let t = self.require(i, "f32[n,d] or bf16[n,d] with a constant d", |t| shape(t).is_some())?;
-        shape(t).ok_or_else(|| self.wrong(i, "f32[n,d] or bf16[n,d]"))
+        let t = self.require(i, expected, |t| shape(t).is_some())?;
+        shape(t).ok_or_else(|| self.wrong(i, expected))
     }
 
     /// Operand `i` as `f32[n, heads, head_dim]`.
@@ -208,7 +209,7 @@ pub(crate) fn round_to(dtype: DType, v: f32) -> f32 {
     match dtype {
         DType::F16 => half::f16::from_f32(v).to_f32(),
         DType::Bf16 => half::bf16::from_f32(v).to_f32(),
-        DType::F32 | DType::I32 => v,
+        DType::F32 | DType::I32 | DType::I8 | DType::Quant(_) => v,
     }
 }
 
@@ -224,7 +225,7 @@ pub(crate) fn elements(ty: &TensorType, sizes: Sizes) -> f64 {
 
 /// Bytes of a tensor at these sizes.
 pub(crate) fn bytes(ty: &TensorType, sizes: Sizes) -> f64 {
-    elements(ty, sizes) * ty.dtype.size() as f64
+    elements(ty, sizes) * ty.dtype.bytes_per_element(ty.last().unwrap_or(1))
 }
 
 /// Bytes that reading the operands and writing the results moves. A tensor without a symbolic

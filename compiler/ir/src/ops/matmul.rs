@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::interp::RtValue;
 use crate::types::{DType, Dim, TensorType, Type};
 
-/// Type rule: `(x f32[n,K] or bf16[n,K], w [N,K]) -> f32[n,N]`.
+/// Type rule: `(x [n,K] of f32, bf16 or i8, w [N,K]) -> f32[n,N]`.
 pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
     let args = Args::new(op, operands, &["x", "w"])?;
     let (rows, inner) = args.product_rows(0)?;
@@ -65,7 +65,7 @@ mod tests {
         let error = "matmul: operand 1 (w) is bf16[4,3], expected [N,4] as x is f32[T,4]";
         assert_eq!(infer("matmul", &["f32[T,4]", "bf16[4,3]"]), error);
         assert_eq!(infer("matmul", &["bf16[T,4]", "bf16[3,4]"]), "f32[T,3]");
-        let error = "matmul: operand 0 (x) is f16[T,4], expected f32[n,d] or bf16[n,d] with a constant d";
+        let error = "matmul: operand 0 (x) is f16[T,4], expected [n,d] of f32, bf16 or i8 with a constant d";
         assert_eq!(infer("matmul", &["f16[T,4]", "bf16[3,4]"]), error);
         assert_eq!(infer("matmul", &["f32[T,4]"]), "matmul: 1 operands given, expected 2: x, w");
         assert_eq!(cost("matmul", &["f32[T,4]", "bf16[3,4]"]), (24.0, 32.0 + 24.0, 48.0));

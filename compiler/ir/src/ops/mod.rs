@@ -13,6 +13,7 @@ mod testing;
 
 use crate::error::{Error, Result};
 use crate::interp::RtValue;
+use crate::quant::Scheme;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 pub use attr::{Attr, Real};
@@ -155,8 +156,12 @@ ops! {
     Bias "bias" bias {}
     /// Multiplies by a constant.
     Scale "scale" scale { factor: Real }
-    /// Rounds to a narrower type, to nearest even; the result is still f32.
+    /// Converts to a narrower type, to nearest even.
     Round "round" round { dtype: DType }
+    /// Stores a weight in few bits: `[N,K] -> scheme[N,K]`.
+    Quantize "quantize" quantize { scheme: Scheme }
+    /// The values of a narrow tensor where another type is expected: the identity.
+    Dequantize "dequantize" dequantize { dtype: DType }
     /// Pointwise nonlinearity.
     Act "act" act { kind: Activation }
     /// RMSNorm over the last dimension: `(x f32[..,d], scale [d])`.

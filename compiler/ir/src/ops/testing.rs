@@ -47,6 +47,12 @@ pub(super) fn run(op_text: &str, operands: &[RtValue]) -> Vec<f32> {
     results[0].tensor().and_then(Tensor::f32s).expect("the first result is f32").to_vec()
 }
 
+/// The elements of the only result, whatever the types.
+pub(super) fn eval(op_text: &str, operands: &[RtValue]) -> Vec<f32> {
+    let results = op(op_text).eval(&operands.iter().collect::<Vec<_>>()).expect("the operands have a result");
+    results[0].tensor().and_then(Tensor::f32s).expect("the first result is f32").to_vec()
+}
+
 /// The error of an evaluation.
 pub(super) fn failure(op_text: &str, operands: &[RtValue]) -> String {
     op(op_text).eval(&operands.iter().collect::<Vec<_>>()).expect_err("the evaluation fails").to_string()

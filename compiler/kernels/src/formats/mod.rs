@@ -1,11 +1,19 @@
 //! Weight formats: the packed layout of a panel and how a kernel decodes it.
 //!
-//! A panel holds [`PANEL`] output rows in lanes and runs over K in steps of `k_step` elements, each
-//! step `step_bytes` long. bf16 stands in pairs (two consecutive k in one 32-bit lane), the order
-//! that dot-product and tile instructions read; f32 and f16 have one k per step.
+//! A panel holds [`PANEL`] output rows in lanes and runs over K. Float formats run in steps of
+//! `k_step` elements, each step `step_bytes` long. bf16 stands in pairs (two consecutive k in one
+//! 32-bit lane), the order that dot-product and tile instructions read; f32 and f16 have one k per
+//! step. Quantized formats are in [`quant`].
 
-use crate::kir::{BinOp, Builder, Cast, Elem, Hint, Ty, Val};
-use crate::layout::{LANES, PANEL};
+pub mod codes;
+mod float;
+pub mod quant;
+pub mod quant_row;
+
+use crate::layout::PANEL;
+use llmc_ir::quant::Scheme;
+use quant::QuantLayout;
+use std::fmt;
 
 /// How weights are stored in an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,107 +24,56 @@ pub enum WeightFormat {
     F16,
     /// bfloat16, pairs of consecutive k together.
     Bf16,
+    /// In few bits.
+    Quant(Scheme),
 }
 
 /// Name, elements of k per step, bytes of an element.
-const TABLE: [(WeightFormat, &str, usize, usize); 3] =
+const FLOATS: [(WeightFormat, &str, usize, usize); 3] =
     [(WeightFormat::F32, "f32", 1, 4), (WeightFormat::F16, "f16", 1, 2), (WeightFormat::Bf16, "bf16", 2, 2)];
 
+impl fmt::Display for WeightFormat {
+    /// As in the manifest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WeightFormat::Quant(scheme) => scheme.fmt(f),
+            float => f.write_str(float.float().1),
+        }
+    }
+}
+
 impl WeightFormat {
-    fn row(self) -> (WeightFormat, &'static str, usize, usize) {
-        *TABLE.iter().find(|r| r.0 == self).expect("every format is in TABLE")
+    /// The row of a float format.
+    fn float(self) -> (WeightFormat, &'static str, usize, usize) {
+        *FLOATS.iter().find(|r| r.0 == self).expect("every float format is in FLOATS")
     }
 
-    /// Name as in the manifest.
-    pub fn name(self) -> &'static str {
-        self.row().1
-    }
-
-    /// Elements of k in one step.
+    /// Elements of k in one step of a float format.
     pub fn k_step(self) -> usize {
-        self.row().2
+        self.float().2
     }
 
-    /// Bytes of an element.
+    /// Bytes of an element of a float format.
     pub fn elem_bytes(self) -> usize {
-        self.row().3
+        self.float().3
     }
 
-    /// Bytes of one step of a panel.
+    /// Bytes of one step of a panel of a float format.
     pub fn step_bytes(self) -> usize {
         PANEL * self.k_step() * self.elem_bytes()
     }
 
     /// Bytes of a panel with `k` elements per row; k is padded to whole steps with zeros.
     pub fn panel_bytes(self, k: usize) -> usize {
-        k.div_ceil(self.k_step()) * self.step_bytes()
+        match self {
+            WeightFormat::Quant(scheme) => QuantLayout { scheme, k }.panel_bytes(),
+            float => k.div_ceil(float.k_step()) * float.step_bytes(),
+        }
     }
 
-    /// Byte offset of element (row, k) of a packed weight with `k_len` elements per row.
+    /// Byte offset of element (row, k) of a packed float weight with `k_len` elements per row.
     pub fn offset(self, row: usize, k: usize, k_len: usize) -> usize {
         let lane = (row % PANEL) * self.k_step() + k % self.k_step();
         row / PANEL * self.panel_bytes(k_len) + k / self.k_step() * self.step_bytes() + lane * self.elem_bytes()
     }
-
-    /// Emits the decoding of the step at `ptr + offset`: one f32 vector of the panel's rows for
-    /// each k of the step.
-    pub fn emit_decode(self, b: &mut Builder, ptr: Val, offset: i32) -> Vec<Val> {
-        let f32s = Ty::vector(Elem::F32, LANES);
-        match self {
-            WeightFormat::F32 => vec![b.load(f32s, ptr, offset)],
-            WeightFormat::F16 => {
-                let h = b.load(Ty::vector(Elem::I16, LANES), ptr, offset);
-                vec![b.cast(Cast::F16ToF32, h, f32s)]
-            }
-            WeightFormat::Bf16 => {
-                let pairs = b.load(Ty::vector(Elem::I32, LANES), ptr, offset);
-                bf16_pair(b, pairs).to_vec()
-            }
-        }
-    }
-
-    /// Emits the decoding of the one k of the step at `ptr` that is number `k` in it. A product that
-    /// uses a vector for many tokens reads the step once for each k: that takes a register less
-    /// than keeping the packed step.
-    pub fn emit_decode_one(self, b: &mut Builder, ptr: Val, k: usize) -> Val {
-        match (self, k) {
-            (WeightFormat::Bf16, 1) => {
-                // Another element type than for k = 0, so that the two loads stay two.
-                let ty = Ty::vector(Elem::I64, LANES / 2);
-                let pairs = b.load_with(ty, ptr, 0, 4, Hint::None);
-                let mask = b.int(ty, 0xffff_0000_ffff_0000_u64 as i64);
-                let upper = b.bin(BinOp::And, pairs, mask);
-                b.cast(Cast::Bitcast, upper, Ty::vector(Elem::F32, LANES))
-            }
-            (WeightFormat::Bf16, _) => {
-                let pairs = b.load(Ty::vector(Elem::I32, LANES), ptr, 0);
-                bf16_pair(b, pairs)[0]
-            }
-            _ => self.emit_decode(b, ptr, 0)[k],
-        }
-    }
-
-    /// Emits the decoding of the k's of one lane of the step at `ptr`: scalars, in order of k.
-    pub fn emit_decode_lane(self, b: &mut Builder, ptr: Val) -> Vec<Val> {
-        match self {
-            WeightFormat::F32 => vec![b.load(Ty::F32, ptr, 0)],
-            WeightFormat::F16 => {
-                let h = b.load(Ty::I16, ptr, 0);
-                vec![b.cast(Cast::F16ToF32, h, Ty::F32)]
-            }
-            WeightFormat::Bf16 => {
-                let pair = b.load(Ty::I32, ptr, 0);
-                bf16_pair(b, pair).to_vec()
-            }
-        }
-    }
-}
-
-/// The two bf16 in each i32 lane as f32, lower half first.
-fn bf16_pair(b: &mut Builder, pairs: Val) -> [Val; 2] {
-    let ty = b.ty(pairs);
-    let (sixteen, mask) = (b.int(ty, 16), b.int(ty, -65536));
-    let lo = b.bin(BinOp::Shl, pairs, sixteen);
-    let hi = b.bin(BinOp::And, pairs, mask);
-    [lo, hi].map(|v| b.cast(Cast::Bitcast, v, ty.with_elem(Elem::F32)))
 }

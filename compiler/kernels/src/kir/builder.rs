@@ -142,7 +142,7 @@ impl Builder {
         self.add(a, k)
     }
 
-    /// `a * constant` on i64 or i32.
+    /// `a * constant` on integers.
     pub fn mul_const(&mut self, a: Val, c: i64) -> Val {
         let k = self.int(self.ty(a), c);
         self.mul(a, k)

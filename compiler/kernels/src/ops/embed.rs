@@ -2,7 +2,9 @@
 
 use crate::env::{Count, Env, Place, Rows, Scratch};
 use crate::formats::WeightFormat;
-use crate::kir::{Builder, Function, Val};
+use crate::formats::quant::QuantLayout;
+use crate::formats::quant_row::QuantRow;
+use crate::kir::{Function, Val};
 use crate::layout::PANEL;
 
 /// Looks up a row for each token.
@@ -14,6 +16,8 @@ pub struct EmbedKernel {
     pub table: usize,
     /// Format of the table.
     pub format: WeightFormat,
+    /// Offset of the value table of a format that has one.
+    pub values: Option<usize>,
     /// Result.
     pub out: Rows,
 }
@@ -25,28 +29,31 @@ impl EmbedKernel {
         let n = env.count(Count::Tokens);
         env.own_rows(n, |env, t| {
             let id = env.step_index(self.index, t);
-            let (from, to) = (self.lane(env, id), env.row(&self.out, t));
-            env.for_const(self.out.width / self.format.k_step(), 1, |env, step| {
-                let from = env.at(from, step, self.format.step_bytes());
-                let to = env.at(to, step, 4 * self.format.k_step());
-                for (k, v) in self.format.emit_decode_lane(&mut env.b, from).into_iter().enumerate() {
-                    env.b.store(v, to, 4 * k as i32);
+            let to = env.row(&self.out, t);
+            let panels = env.b.index(PANEL);
+            let (panel, lane) = (env.b.div(id, panels), env.b.rem(id, panels));
+            let table = env.ptr(Place::Weights(self.table));
+            let panel = env.at(table, panel, self.format.panel_bytes(self.out.width));
+            match self.format {
+                WeightFormat::Quant(scheme) => {
+                    let layout = QuantLayout { scheme, k: self.out.width };
+                    let values = self.values.map(|offset| env.ptr(Place::Weights(offset)));
+                    QuantRow { layout, panel, lane, values }.emit(env, to);
                 }
-            });
+                float => self.float_row(env, float, (panel, lane), to),
+            }
         });
         env.finish()
     }
 
-    /// Address of the first element of row `id`: its lane of its panel.
-    fn lane(&self, env: &mut Env, id: Val) -> Val {
-        let (panel, lane) = div_rem(&mut env.b, id, PANEL);
-        let table = env.ptr(Place::Weights(self.table));
-        let panel = env.at(table, panel, self.format.panel_bytes(self.out.width));
-        env.at(panel, lane, self.format.k_step() * self.format.elem_bytes())
+    fn float_row(&self, env: &mut Env, format: WeightFormat, (panel, lane): (Val, Val), to: Val) {
+        let from = env.at(panel, lane, format.k_step() * format.elem_bytes());
+        env.for_const(self.out.width / format.k_step(), 1, |env, step| {
+            let from = env.at(from, step, format.step_bytes());
+            let to = env.at(to, step, 4 * format.k_step());
+            for (k, v) in format.emit_decode_lane(&mut env.b, from).into_iter().enumerate() {
+                env.b.store(v, to, 4 * k as i32);
+            }
+        });
     }
-}
-
-fn div_rem(b: &mut Builder, v: Val, by: usize) -> (Val, Val) {
-    let by = b.index(by);
-    (b.div(v, by), b.rem(v, by))
 }

@@ -219,7 +219,7 @@ impl Epilogue {
         match step {
             Step::HeadNorm { eps, scale } => {
                 let norm = super::norm::Norm::Rms { eps: *eps, scale: *scale };
-                super::norm::row(env, norm, raw, (raw, RowElem::F32), self.unit_rows);
+                super::norm::row(env, Some(norm), (raw, RowElem::F32), (raw, RowElem::F32), self.unit_rows);
             }
             Step::Rope { rotation, table } => {
                 let angles = env.row(table, t);

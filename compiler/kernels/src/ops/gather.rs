@@ -1,6 +1,6 @@
 //! The rows of a buffer whose logits are wanted. Rows are shared out.
 
-use super::norm::map_row;
+use super::norm;
 use crate::env::{Count, Env, Rows, Scratch};
 use crate::kir::Function;
 
@@ -21,7 +21,7 @@ impl GatherKernel {
         env.own_rows(n, |env, r| {
             let t = env.step_index("rows", r);
             let (x, y) = (env.row(&self.x, t), env.row(&self.y, r));
-            map_row(env, (x, self.x.elem), (y, self.y.elem), self.x.width, |_, _, v| v);
+            norm::row(env, None, (x, self.x.elem), (y, self.y.elem), self.x.width);
         });
         env.finish()
     }

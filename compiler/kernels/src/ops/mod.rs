@@ -1,9 +1,12 @@
 //! The kernels: one builder function for each, shapes as constants.
 
 pub mod attention;
+pub mod byte_rows;
 pub mod embed;
 pub mod epilogue;
 pub mod gather;
+pub mod int_product;
+mod int_sums;
 pub mod kv;
 pub mod linear;
 pub mod mac;

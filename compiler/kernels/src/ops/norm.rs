@@ -1,5 +1,6 @@
 //! RMSNorm and LayerNorm of one row, and the kernel that writes normalised rows.
 
+use super::byte_rows::ByteRow;
 use crate::env::{Count, Env, RowElem, Rows, Scratch};
 use crate::kir::{Elem, Function, Ty, UnOp, Val};
 use crate::layout::LANES;
@@ -62,16 +63,6 @@ fn inverse_root(env: &mut Env, sum: Val, n: usize, eps: f32) -> Val {
 /// A row's address and what its elements are.
 pub type RowAt = (Val, RowElem);
 
-/// Writes `map(x)` for the `n` elements of a row in vectors, a last partial vector included: rows
-/// are padded to whole vectors.
-pub fn map_row(env: &mut Env, x: RowAt, y: RowAt, n: usize, map: impl FnOnce(&mut Env, Val, Val) -> Val) {
-    env.for_const(n.next_multiple_of(LANES as usize), LANES as usize, |env, i| {
-        let v = env.load_row(x.1, x.0, i, LANES);
-        let v = map(env, i, v);
-        env.store_row(y.1, v, y.0, i);
-    });
-}
-
 /// A vector of the call's weights at `offset`, from element `i`.
 fn weights_vector(env: &mut Env, offset: usize, i: Val) -> Val {
     let base = env.b.ptr_add_const(env.weights, offset);
@@ -79,21 +70,72 @@ fn weights_vector(env: &mut Env, offset: usize, i: Val) -> Val {
     env.b.load(VECTOR, p, 0)
 }
 
-/// Normalises the row of `n` f32 at `x` into `y`.
-pub fn row(env: &mut Env, norm: Norm, x: Val, y: RowAt, n: usize) {
-    let from = (x, RowElem::F32);
+/// The elements of a row as f32, normalised or as they are.
+pub struct Values {
+    x: RowAt,
+    norm: Option<(Norm, Factors)>,
+}
+
+/// What a norm needs of the whole row, in every lane.
+struct Factors {
+    factor: Val,
+    mean: Option<Val>,
+}
+
+impl Values {
+    /// The `n` elements of the row at `x`; to be normalised they are f32.
+    pub fn new(env: &mut Env, norm: Option<Norm>, x: RowAt, n: usize) -> Values {
+        Values { x, norm: norm.map(|norm| (norm, factors(env, norm, x.0, n))) }
+    }
+
+    /// A vector of elements from `i` (i64) on.
+    pub fn load(&self, env: &mut Env, i: Val) -> Val {
+        let v = env.load_row(self.x.1, self.x.0, i, LANES);
+        match &self.norm {
+            None => v,
+            Some((norm, factors)) => factors.apply(env, *norm, i, v),
+        }
+    }
+}
+
+impl Factors {
+    fn apply(&self, env: &mut Env, norm: Norm, i: Val, v: Val) -> Val {
+        let centred = self.mean.map_or(v, |mean| env.b.sub(v, mean));
+        let v = env.b.mul(centred, self.factor);
+        match norm {
+            Norm::Rms { scale, .. } => {
+                let g = weights_vector(env, scale, i);
+                env.b.mul(v, g)
+            }
+            Norm::Layer { scale, bias, .. } => {
+                let (g, h) = (weights_vector(env, scale, i), weights_vector(env, bias, i));
+                let v = env.b.mul(v, g);
+                env.b.add(v, h)
+            }
+        }
+    }
+}
+
+/// Writes the `n` elements of the row at `x`, normalised or as they are, converted to what `y` holds.
+pub fn row(env: &mut Env, norm: Option<Norm>, x: RowAt, y: RowAt, n: usize) {
+    let values = Values::new(env, norm, x, n);
+    if y.1 == RowElem::Bytes {
+        return ByteRow { k: n }.emit(env, &values, y.0);
+    }
+    env.for_const(n.next_multiple_of(LANES as usize), LANES as usize, |env, i| {
+        let v = values.load(env, i);
+        env.store_row(y.1, v, y.0, i);
+    });
+}
+
+fn factors(env: &mut Env, norm: Norm, x: Val, n: usize) -> Factors {
     match norm {
-        Norm::Rms { eps, scale } => {
+        Norm::Rms { eps, .. } => {
             let squares = sum(env, x, n, |env, v| env.b.mul(v, v));
             let factor = inverse_root(env, squares, n, eps);
-            let factor = env.b.splat(factor, LANES);
-            map_row(env, from, y, n, |env, i, v| {
-                let g = weights_vector(env, scale, i);
-                let v = env.b.mul(v, factor);
-                env.b.mul(v, g)
-            });
+            Factors { factor: env.b.splat(factor, LANES), mean: None }
         }
-        Norm::Layer { eps, scale, bias } => {
+        Norm::Layer { eps, .. } => {
             let total = sum(env, x, n, |_, v| v);
             let count = env.b.float(Ty::F32, n as f64);
             let mean = env.b.div(total, count);
@@ -103,15 +145,32 @@ pub fn row(env: &mut Env, norm: Norm, x: Val, y: RowAt, n: usize) {
                 env.b.mul(d, d)
             });
             let factor = inverse_root(env, squares, n, eps);
-            let (factor, mean) = (env.b.splat(factor, LANES), env.b.splat(mean, LANES));
-            map_row(env, from, y, n, |env, i, v| {
-                let (g, h) = (weights_vector(env, scale, i), weights_vector(env, bias, i));
-                let v = env.b.sub(v, mean);
-                let v = env.b.mul(v, factor);
-                let v = env.b.mul(v, g);
-                env.b.add(v, h)
-            });
+            Factors { factor: env.b.splat(factor, LANES), mean: Some(env.b.splat(mean, LANES)) }
         }
+    }
+}
+
+/// Converts rows to what the result holds: each worker takes every `workers`-th one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvertKernel {
+    /// Which count the rows follow.
+    pub count: Count,
+    /// Input.
+    pub x: Rows,
+    /// Output, of the same width.
+    pub y: Rows,
+}
+
+impl ConvertKernel {
+    /// Emits the kernel.
+    pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        let mut env = Env::new(name, scratch);
+        let n = env.count(self.count);
+        env.own_rows(n, |env, r| {
+            let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
+            row(env, None, (x, self.x.elem), (y, self.y.elem), self.x.width);
+        });
+        env.finish()
     }
 }
 
@@ -142,7 +201,7 @@ impl NormKernel {
             let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
             for g in 0..self.groups {
                 let (x, y) = (env.b.ptr_add_const(x, g * group * 4), env.b.ptr_add_const(y, g * group * 4));
-                row(env, self.norm, x, (y, RowElem::F32), group);
+                row(env, Some(self.norm), (x, RowElem::F32), (y, RowElem::F32), group);
             }
         });
         env.finish()

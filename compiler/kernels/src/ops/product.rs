@@ -4,6 +4,7 @@
 //! with zero, whatever the number of tokens: a GEMM tile takes several tokens and few panels, a
 //! GEMV one token and several panels, and both leave the same bits.
 
+use super::int_product::{IntProduct, IntWeights};
 use super::mac::Mac;
 use crate::env::Env;
 use crate::formats::WeightFormat;
@@ -24,23 +25,34 @@ pub struct Product {
     pub panels: usize,
     /// Bytes from one input row to the next.
     pub x_stride: usize,
+    /// Of an integer product.
+    pub int: Option<IntWeights>,
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
-const VECTOR_BYTES: usize = 4 * PANEL;
+/// Bytes of a vector of sums.
+pub(super) const VECTOR_BYTES: usize = 4 * PANEL;
 
 /// Where a product finds its rows, its weights and its result.
 #[derive(Clone, Copy)]
-struct At {
-    x: Val,
-    w: Val,
-    raw: Val,
+pub(super) struct At {
+    pub x: Val,
+    pub w: Val,
+    pub raw: Val,
 }
 
 impl Product {
     /// Bytes of a raw row: the unit's panels one after another.
     pub fn raw_bytes(&self) -> usize {
         self.panels * VECTOR_BYTES
+    }
+
+    /// Bytes of scratch for the codes that a GEMM decodes at a time.
+    pub fn code_bytes(&self, s: &Schedule) -> usize {
+        match self.format {
+            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.panels * s.gemm_k_block * PANEL,
+            _ => 0,
+        }
     }
 
     fn panel_bytes(&self) -> usize {
@@ -50,6 +62,10 @@ impl Product {
     /// Emits the product of rows `0..n` at `x` with the unit's weights at `w` into `raw`.
     pub fn emit(&self, env: &mut Env, s: &Schedule, (x, w, raw): (Val, Val, Val), n: Val) {
         let at = At { x, w, raw };
+        if let (WeightFormat::Quant(scheme), Some(weights)) = (self.format, self.int) {
+            let int = IntProduct::new(env, self, scheme, weights);
+            return self.emit_int(env, s, &int, at, n);
+        }
         let mut first = env.b.index(0);
         for tile in s.gemm {
             let tokens = env.b.index(tile.tokens);
@@ -60,6 +76,16 @@ impl Product {
             first = end;
         }
         self.gemv(env, s, at, (first, n));
+    }
+
+    fn emit_int(&self, env: &mut Env, s: &Schedule, int: &IntProduct<'_>, at: At, n: Val) {
+        let first = env.b.index(0);
+        let tile = env.b.index(int.tile(s).tokens);
+        let rest = env.b.rem(n, tile);
+        let end = env.b.sub(n, rest);
+        int.gemm(env, s, at, (first, end));
+        int.gemv(env, s, at, (end, n));
+        int.finish(env, at, n);
     }
 
     /// Rows `first..end`, a multiple of the tile: k in blocks, so that a tile of x stays in the

@@ -38,16 +38,9 @@ pub fn emit(env: &mut Env, prologue: Option<&Prologue>, x: &Rows, n: Val) -> Val
     env.for_step(first, n, step, |env, r| {
         let from = env.row(x, r);
         let to = env.at(to, r, p.elem.stride(x.width));
-        prepare_row(env, p, x, from, to);
+        norm::row(env, p.norm, (from, x.elem), (to, p.elem), x.width);
     });
     let phase = p.phase;
     env.if_else(few, |_| {}, |env| env.b.barrier(phase));
     to
-}
-
-fn prepare_row(env: &mut Env, p: &Prologue, x: &Rows, from: Val, to: Val) {
-    match p.norm {
-        Some(norm) => norm::row(env, norm, from, (to, p.elem), x.width),
-        None => norm::map_row(env, (from, x.elem), (to, p.elem), x.width, |_, _, v| v),
-    }
 }

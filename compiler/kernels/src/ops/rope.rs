@@ -98,7 +98,7 @@ impl RopeKernel {
         let head_dim = self.x.width / self.heads;
         env.own_rows(n, |env, t| {
             let (x, y, angles) = (env.row(&self.x, t), env.row(&self.y, t), env.row(&self.table, t));
-            super::norm::map_row(env, (x, self.x.elem), (y, self.y.elem), self.x.width, |_, _, v| v);
+            super::norm::row(env, None, (x, self.x.elem), (y, self.y.elem), self.x.width);
             env.for_const(self.heads, 1, |env, h| {
                 let head = env.at(y, h, head_dim * 4);
                 self.rotation.emit(env, head, angles);

@@ -5,7 +5,9 @@ use crate::block::Lowering;
 use crate::error::Result;
 use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::Op;
+use llmc_ir::quant::Scheme;
 use llmc_ir::{NodeId, Value};
+use llmc_kernels::WeightFormat;
 use llmc_kernels::ops::embed::EmbedKernel;
 use llmc_kernels::ops::gather::GatherKernel;
 use llmc_kernels::ops::rope::RopeTableKernel;
@@ -25,7 +27,9 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
             let layout = PackLayout::Panels { format, k: out.width, units: Units::plain(n, 1) };
             let index = l.step_array(node, operands[1])?;
             let table = l.place(vec![expr], layout);
-            Ok(Selected::Embed(EmbedKernel { index, table, format, out }))
+            let looks_up = format == WeightFormat::Quant(Scheme::W4);
+            let values = looks_up.then(|| l.place(vec![], PackLayout::Table));
+            Ok(Selected::Embed(EmbedKernel { index, table, format, values, out }))
         }
         Op::Gather {} => {
             if l.step_array(node, operands[1])? != "rows" {

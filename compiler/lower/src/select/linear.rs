@@ -3,14 +3,17 @@
 use super::Selected;
 use super::pointwise::vector;
 use crate::block::Lowering;
-use crate::buffers::{StepLimits, row_elem, rows_of};
+use crate::buffers::{StepLimits, row_elem, row_elem_of, rows_of};
 use crate::error::Result;
 use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::{Activation as IrActivation, Epilogue as IrStep, LinearSpec, Op, Prologue as IrPrologue};
+use llmc_ir::quant::Scheme;
 use llmc_ir::{DType, Graph, NodeId, Value};
+use llmc_kernels::WeightFormat;
 use llmc_kernels::env::{Count, Place, RowElem, Rows};
 use llmc_kernels::layout::{ALIGN, PROLOGUE_ROWS};
 use llmc_kernels::ops::epilogue::{Activation, Epilogue, Sink, Step};
+use llmc_kernels::ops::int_product::IntWeights;
 use llmc_kernels::ops::kv::Part;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
 use llmc_kernels::ops::mac::Mac;
@@ -61,7 +64,8 @@ impl Input {
         let (x, w) = (graph.ty(operands[0]).ok()?, graph.ty(operands[prologue.operands()]).ok()?.tensor()?);
         let rows = rows_of(x)?;
         let stored = row_elem(x);
-        let (mac, elem) = Mac::new(format_for(w, rows.1), round.is_some() || stored == RowElem::Bf16);
+        let values = round.map_or(stored, row_elem_of);
+        let (mac, elem) = Mac::new(format_for(w, rows.1), values)?;
         Some(Input { mac, elem, prepared: prologue != IrPrologue::None || elem != stored, rows })
     }
 }
@@ -94,7 +98,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let operands = l.block.graph.operands(node);
     let (prologue, round) = prologue_of(&op);
     let (before, rest) = operands.split_at(prologue.operands());
-    let input = Input::of(&l.block.graph, node).ok_or_else(|| l.error(node, "is not a product of rows"))?;
+    let input = Input::of(&l.block.graph, node)
+        .ok_or_else(|| l.error(node, "multiplies rows and weights for which there is no kernel"))?;
     let x = l.rows(node, before[0])?;
     let out = Value { node, slot: 0 };
     let (segments, name) = match &op {
@@ -169,7 +174,8 @@ fn segment(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>) -> Resul
         panels: units.panels,
     };
     let Input { mac, elem, .. } = part.input;
-    let product = Product { format, mac, k, panels: units.panels, x_stride: elem.stride(k) };
+    let int = integer_weights(l, part.input, format);
+    let product = Product { format, mac, k, panels: units.panels, x_stride: elem.stride(k), int };
     Ok(Segment { weight, product, units: units.count(), epilogue })
 }
 
@@ -231,11 +237,25 @@ fn prologue_plan(
     Ok(Some(Prologue { norm, elem: input.elem, shared, own: Place::Worker(0), phase: 0 }))
 }
 
-/// Scratch of each worker: prepared rows of a short step first, then raw products.
+/// Where an integer product finds its value table, and its place for decoded codes: before the raw
+/// products.
+fn integer_weights(l: &mut Lowering<'_>, input: Input, format: WeightFormat) -> Option<IntWeights> {
+    let WeightFormat::Quant(scheme) = format else { return None };
+    let table = (scheme == Scheme::W4).then(|| l.place(vec![], PackLayout::Table));
+    Some(IntWeights { table, codes: Place::Worker(own_rows(input)) })
+}
+
+/// Bytes of the rows that each worker prepares for itself in a short step.
+fn own_rows(input: Input) -> usize {
+    let rows = if input.prepared { PROLOGUE_ROWS * input.elem.stride(input.rows.1) } else { 0 };
+    rows.next_multiple_of(ALIGN)
+}
+
+/// Scratch of each worker: prepared rows of a short step first, then decoded codes, then raw products.
 fn raw_scratch(l: &mut Lowering<'_>, input: Input, segments: &[Segment]) -> Place {
-    let (count, width) = input.rows;
-    let own = if input.prepared { PROLOGUE_ROWS * input.elem.stride(width) } else { 0 };
-    let own = own.next_multiple_of(ALIGN);
+    let count = input.rows.0;
+    let codes = segments.iter().map(|s| s.product.code_bytes(&l.cx.schedule)).max().unwrap_or(0);
+    let own = own_rows(input) + codes.next_multiple_of(ALIGN);
     let widest = segments.iter().map(|s| s.product.raw_bytes()).max().unwrap_or(0);
     l.worker_bytes = l.worker_bytes.max(own + l.cx.limits.of(count) * widest);
     Place::Worker(own)

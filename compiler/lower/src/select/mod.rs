@@ -16,7 +16,7 @@ use llmc_kernels::ops::embed::EmbedKernel;
 use llmc_kernels::ops::gather::GatherKernel;
 use llmc_kernels::ops::kv::KvAppendKernel;
 use llmc_kernels::ops::linear::LinearKernel;
-use llmc_kernels::ops::norm::NormKernel;
+use llmc_kernels::ops::norm::{ConvertKernel, NormKernel};
 use llmc_kernels::ops::pointwise::PointwiseKernel;
 use llmc_kernels::ops::rope::{RopeKernel, RopeTableKernel};
 
@@ -30,6 +30,7 @@ pub enum Selected {
     Gather(GatherKernel),
     KvAppend(KvAppendKernel),
     Norm(NormKernel),
+    Convert(ConvertKernel),
     Pointwise(PointwiseKernel, &'static str),
     Rope(RopeKernel),
     RopeTable(RopeTableKernel),
@@ -60,7 +61,9 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         | Op::Transpose {}
         | Op::Concat {}
         | Op::SliceRows { .. }
+        | Op::Quantize { .. }
         | Op::Reshape { .. } => Err(l.error(node, "works on weights only, and found an activation")),
+        Op::Dequantize { .. } => Err(l.error(node, "is left over: quantized weights need the rewrite rules")),
     }
 }
 
@@ -74,6 +77,7 @@ impl Selected {
             Selected::Gather(_) => "gather",
             Selected::KvAppend(_) => "kv_append",
             Selected::Norm(_) => "norm",
+            Selected::Convert(_) => "round",
             Selected::Rope(_) => "rope",
             Selected::RopeTable(_) => "rope_table",
         }
@@ -92,7 +96,7 @@ impl Selected {
                 .iter()
                 .map(|s| (s.units * s.product.panels * s.product.format.panel_bytes(s.product.k)) as u64)
                 .sum(),
-            Selected::Embed(k) => (k.out.width * k.format.elem_bytes()) as u64,
+            Selected::Embed(k) => (k.format.panel_bytes(k.out.width) / llmc_kernels::layout::PANEL) as u64,
             _ => 0,
         }
     }
@@ -109,6 +113,7 @@ impl Selected {
             Selected::Gather(k) => k.build(name, scratch),
             Selected::KvAppend(k) => k.build(name, scratch),
             Selected::Norm(k) => k.build(name, scratch),
+            Selected::Convert(k) => k.build(name, scratch),
             Selected::Pointwise(k, _) => k.build(name, scratch),
             Selected::Rope(k) => k.build(name, scratch),
             Selected::RopeTable(k) => k.build(name, scratch),

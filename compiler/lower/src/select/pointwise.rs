@@ -9,7 +9,7 @@ use llmc_ir::ops::Op;
 use llmc_ir::{NodeId, Type, Value};
 use llmc_kernels::env::Rows;
 use llmc_kernels::layout::PANEL;
-use llmc_kernels::ops::norm::{Norm, NormKernel};
+use llmc_kernels::ops::norm::{ConvertKernel, Norm, NormKernel};
 use llmc_kernels::ops::pointwise::{Pointwise, PointwiseKernel};
 use llmc_kernels::ops::rope::{RopeKernel, Rotation};
 
@@ -34,7 +34,7 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         Op::Mul {} => Pointwise::Mul(l.rows(node, operands[1])?),
         Op::Bias {} => Pointwise::Bias(vector(l, node, operands[1], x.width)?),
         Op::Scale { factor } => Pointwise::Scale(factor.get()),
-        Op::Round { .. } => Pointwise::Copy,
+        Op::Round { .. } => return Ok(Selected::Convert(ConvertKernel { count: l.count(node, operands[0])?, x, y })),
         Op::Act { kind } => Pointwise::Act(activation(*kind)),
         Op::Slice { start, .. } => {
             x_start = *start;

@@ -84,9 +84,9 @@ impl Match<'_> {
         self.tensor(var).is_some_and(|t| t.dtype == DType::F32 && t.shape.len() == 2)
     }
 
-    /// True for `f32[n,d]` and `bf16[n,d]`: what a product takes.
+    /// True for `[n,d]` of what a product takes.
     pub fn is_product_rows(&self, var: &str) -> bool {
-        let product = |t: &TensorType| matches!(t.dtype, DType::F32 | DType::Bf16) && t.shape.len() == 2;
+        let product = |t: &TensorType| matches!(t.dtype, DType::F32 | DType::Bf16 | DType::I8) && t.shape.len() == 2;
         self.tensor(var).is_some_and(product)
     }
 

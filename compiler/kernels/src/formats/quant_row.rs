@@ -1,0 +1,101 @@
+//! Decoding of one row of a quantized weight, element by element.
+
+use super::codes::{BLOCK, Block, STEP};
+use super::quant::{QuantLayout, TILE_ROWS};
+use crate::env::Env;
+use crate::kir::{Cast, Ty, Val};
+use crate::layout::PANEL;
+
+/// A row of a panel.
+pub struct QuantRow {
+    /// The weight.
+    pub layout: QuantLayout,
+    /// Address of the panel.
+    pub panel: Val,
+    /// The row's number in it, i64.
+    pub lane: Val,
+    /// Address of the value table, where the scheme has one.
+    pub values: Option<Val>,
+}
+
+impl QuantRow {
+    /// Writes the row as f32 to `to`.
+    pub fn emit(&self, env: &mut Env, to: Val) {
+        let whole = self.layout.k / BLOCK;
+        env.for_const(whole, 1, |env, block| self.block(env, block, BLOCK, to));
+        if !self.layout.k.is_multiple_of(BLOCK) {
+            let block = env.b.index(whole);
+            self.block(env, block, self.layout.k % BLOCK, to);
+        }
+    }
+
+    /// The first `len` elements of a block (i64).
+    fn block(&self, env: &mut Env, block: Val, len: usize, to: Val) {
+        let to = env.at(to, block, 4 * BLOCK);
+        let codes = env.b.ptr_add_const(self.panel, self.layout.codes());
+        let codes = env.at(codes, block, self.layout.block_bytes());
+        let codes = env.at(codes, self.lane, STEP);
+        let packed = Block::load(&mut env.b, self.layout.scheme.code_bits(), codes, 1);
+        let (scale, zero) = self.scale(env, block);
+        for k in 0..len {
+            let codes = packed.step(&mut env.b, k / STEP);
+            let code = byte(env, codes, k % STEP);
+            let code = match self.values {
+                Some(values) => self.table_value(env, values, (block, k), code),
+                None => code,
+            };
+            let value = self.integer(env, code, zero);
+            let value = env.b.cast(Cast::IntToFloat, value, Ty::F32);
+            let value = env.b.mul(value, scale);
+            env.b.store(value, to, 4 * k as i32);
+        }
+    }
+
+    /// The scale of a block's elements, and the zero point where there is one.
+    fn scale(&self, env: &mut Env, block: Val) -> (Val, Option<Val>) {
+        let size = env.b.index(self.layout.group_blocks());
+        let group = env.b.div(block, size);
+        let row = self.layout.row_scale(&mut env.b, self.panel, Some(self.lane));
+        let own = self.layout.group_scale_at(&mut env.b, self.panel, group, Some(self.lane));
+        let scale = match (row, own) {
+            (Some(row), Some(own)) => env.b.mul(row, own),
+            (Some(scale), None) | (None, Some(scale)) => scale,
+            (None, None) => env.b.float(Ty::F32, 1.0),
+        };
+        (scale, self.layout.zero_at(&mut env.b, self.panel, group, Some(self.lane)))
+    }
+
+    /// The integer that a code (i32) stands for.
+    fn integer(&self, env: &mut Env, code: Val, zero: Option<Val>) -> Val {
+        if let Some(zero) = zero {
+            return env.b.sub(code, zero);
+        }
+        let (mul, offset) = self.layout.grid();
+        let scaled = env.b.mul_const(code, mul.into());
+        env.b.add_const(scaled, -i64::from(offset))
+    }
+
+    /// The entry of the value table for a code of element `k` of a block.
+    fn table_value(&self, env: &mut Env, values: Val, (block, k): (Val, usize), code: Val) -> Val {
+        let word = self.layout.table_word(&mut env.b, self.panel, block, k / (BLOCK / 2));
+        let tile_rows = env.b.index(TILE_ROWS);
+        let tile = env.b.div(self.lane, tile_rows);
+        let tile = env.b.add_const(tile, (k / (BLOCK / 4) % 2 * (PANEL / TILE_ROWS)) as i64);
+        let shift = env.b.mul_const(tile, 5);
+        let moved = env.b.lshr(word, shift);
+        let keep = env.b.index(31);
+        let table = env.b.and(moved, keep);
+        let table = env.at(values, table, 16);
+        let code = env.b.cast(Cast::ZExt, code, Ty::I64);
+        let at = env.b.ptr_add(table, code);
+        let value = env.b.load(Ty::I8, at, 0);
+        env.b.cast(Cast::ZExt, value, Ty::I32)
+    }
+}
+
+/// Byte `i` of a word.
+fn byte(env: &mut Env, word: Val, i: usize) -> Val {
+    let (by, keep) = (env.b.int(Ty::I32, 8 * i as i64), env.b.int(Ty::I32, 255));
+    let moved = env.b.lshr(word, by);
+    env.b.and(moved, keep)
+}

@@ -1,0 +1,266 @@
+//! The product of rows of 8-bit integers with quantized weights, in integers.
+//!
+//! Products of a group of k are summed in 32-bit integers, which is exact in any order. Groups with
+//! scales of their own are then added up in f32 in ascending order, as in a float product; a row
+//! with one scale stays in integers to its end. What is left to do for a whole row (the scale of the
+//! token, the scale of the weight's row) is done once, when all its sums are there.
+
+use super::byte_rows::ByteRow;
+use super::int_sums::{IntSums, Tokens};
+use super::product::{At, Product, VECTOR_BYTES};
+use crate::env::{Env, Place};
+use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
+use crate::formats::quant::QuantLayout;
+use crate::kir::{Cast, Elem, Hint, Ty, Val};
+use crate::layout::LANES;
+use crate::schedule::{Schedule, Tile};
+use llmc_ir::quant::Scheme;
+
+/// What an integer product has beside [`Product`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntWeights {
+    /// Table of [`Scheme::W4`] in the call's weights.
+    pub table: Option<usize>,
+    /// Own scratch for the codes of a unit over [`Schedule::gemm_k_block`] elements of k.
+    pub codes: Place,
+}
+
+const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
+/// Bytes of a block of codes as products read them.
+const CODES: usize = STEPS * VECTOR_BYTES;
+
+/// An integer product under construction.
+pub(super) struct IntProduct<'a> {
+    product: &'a Product,
+    sums: IntSums,
+    codes: Val,
+    table: Option<Val>,
+}
+
+/// Some blocks of k: the first (i64) and their number.
+type Chunk = (Val, usize);
+
+impl<'a> IntProduct<'a> {
+    /// The product of these weights.
+    pub(super) fn new(env: &mut Env, product: &'a Product, scheme: Scheme, weights: IntWeights) -> IntProduct<'a> {
+        let layout = QuantLayout { scheme, k: product.k };
+        let table = weights.table.map(|offset| env.ptr(Place::Weights(offset)));
+        let codes = env.ptr(weights.codes);
+        IntProduct { product, sums: IntSums { layout, x: ByteRow { k: product.k } }, codes, table }
+    }
+
+    fn layout(&self) -> &QuantLayout {
+        &self.sums.layout
+    }
+
+    /// Whether codes lie in the weights as products read them.
+    fn is_direct(&self) -> bool {
+        self.layout().scheme.code_bits() == 8
+    }
+
+    /// Addresses of `count` panels from `w` on.
+    fn panels(&self, env: &mut Env, w: Val, count: usize) -> Vec<Val> {
+        (0..count).map(|p| env.b.ptr_add_const(w, p * self.layout().panel_bytes())).collect()
+    }
+
+    /// Rows `first..n`, one at a time.
+    pub(super) fn gemv(&self, env: &mut Env, s: &Schedule, at: At, (first, n): (Val, Val)) {
+        env.for_range(first, n, 1, |env, t| {
+            let x = env.at(at.x, t, self.product.x_stride);
+            let raw = env.at(at.raw, t, self.product.raw_bytes());
+            let mut p = 0;
+            while p < self.product.panels {
+                let streams = s.gemv_panels.min(self.product.panels - p);
+                let w = env.b.ptr_add_const(at.w, p * self.layout().panel_bytes());
+                let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
+                self.gemv_panels(env, streams, At { x, w, raw });
+                p += streams;
+            }
+        });
+    }
+
+    fn gemv_panels(&self, env: &mut Env, streams: usize, at: At) {
+        let panels = self.panels(env, at.w, streams);
+        let tokens = Tokens { x: at.x, stride: 0, count: 1 };
+        let init: Vec<Val> = (0..streams).map(|_| self.sums.zero(env)).collect();
+        let first = env.b.index(0);
+        let chunk = (first, self.layout().blocks());
+        let sums = self.sums.emit(env, tokens, &panels, chunk, &init, &|env, block, acc| {
+            let xs = env.at(at.x, block, BLOCK);
+            let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
+            let dot = |(panel, acc): (&Val, &Val)| {
+                let codes = self.decode(env, *panel, block);
+                codes.iter().zip(&inputs).fold(*acc, |acc, (w, x)| env.b.dot4_i8(acc, *w, *x))
+            };
+            panels.iter().zip(acc).map(dot).collect()
+        });
+        for (p, v) in sums.iter().enumerate() {
+            env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
+        }
+    }
+
+    /// The codes of all steps of a block (i64) of a panel.
+    fn decode(&self, env: &mut Env, panel: Val, block: Val) -> Vec<Val> {
+        let codes = env.b.ptr_add_const(panel, self.layout().codes());
+        let at = env.at(codes, block, self.layout().block_bytes());
+        let packed = Block::load(&mut env.b, self.layout().scheme.code_bits(), at, LANES);
+        let tables: Vec<Val> = match self.table {
+            None => vec![],
+            Some(t) => (0..2).flat_map(|half| self.layout().tables(&mut env.b, t, (panel, block), half)).collect(),
+        };
+        (0..STEPS)
+            .map(|step| {
+                let codes = packed.step(&mut env.b, step);
+                tables.get(step / 2).map_or(codes, |table| look_up(env, *table, codes))
+            })
+            .collect()
+    }
+
+    /// Rows `first..end`, a multiple of the tile, in chunks of k: a chunk's codes are decoded once for
+    /// all of them, and a tile of x stays in the first-level cache for all panels.
+    pub(super) fn gemm(&self, env: &mut Env, s: &Schedule, at: At, rows: (Val, Val)) {
+        let tile = self.tile(s);
+        let most = s.gemm_k_block / BLOCK;
+        let (whole, rest) = (self.layout().blocks() / most * most, self.layout().blocks() % most);
+        self.clear(env, at.raw, rows);
+        let (lo, hi) = (env.b.index(0), env.b.index(whole));
+        if whole > 0 {
+            env.for_range(lo, hi, most, |env, block| self.chunk(env, tile, at, rows, (block, most)));
+        }
+        if rest > 0 {
+            let block = env.b.index(whole);
+            self.chunk(env, tile, at, rows, (block, rest));
+        }
+    }
+
+    /// The tile of a GEMM.
+    pub(super) fn tile(&self, s: &Schedule) -> Tile {
+        if self.sums.is_row_scaled() { s.int_gemm } else { s.int_gemm_groups }
+    }
+
+    fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val)) {
+        let zero = self.sums.zero(env);
+        env.for_range(first, end, 1, |env, r| {
+            let row = env.at(raw, r, self.product.raw_bytes());
+            (0..self.product.panels).for_each(|p| env.b.store(zero, row, (p * VECTOR_BYTES) as i32));
+        });
+    }
+
+    fn chunk(&self, env: &mut Env, tile: Tile, at: At, rows: (Val, Val), chunk: Chunk) {
+        let some = env.b.cmp(crate::kir::Cond::Lt, rows.0, rows.1);
+        if !self.is_direct() {
+            env.if_else(some, |env| self.decode_chunk(env, at.w, chunk), |_| {});
+        }
+        let step = env.b.index(tile.tokens);
+        env.for_step(rows.0, rows.1, step, |env, t| {
+            let x = env.at(at.x, t, self.product.x_stride);
+            let raw = env.at(at.raw, t, self.product.raw_bytes());
+            let whole = self.product.panels / tile.panels * tile.panels;
+            env.for_const(whole, tile.panels, |env, panel| {
+                self.one_tile(env, tile, (At { x, raw, ..at }, panel), chunk);
+            });
+            if whole < self.product.panels {
+                let panel = env.b.index(whole);
+                let tile = Tile { panels: self.product.panels - whole, ..tile };
+                self.one_tile(env, tile, (At { x, raw, ..at }, panel), chunk);
+            }
+        });
+    }
+
+    /// Decodes a chunk of every panel into scratch.
+    fn decode_chunk(&self, env: &mut Env, w: Val, (first, len): Chunk) {
+        env.for_const(self.product.panels, 1, |env, p| {
+            let panel = env.at(w, p, self.layout().panel_bytes());
+            let to = env.at(self.codes, p, len * CODES);
+            env.for_const(len, 1, |env, i| {
+                let block = env.b.add(first, i);
+                let codes = self.decode(env, panel, block);
+                let to = env.at(to, i, CODES);
+                codes.iter().enumerate().for_each(|(step, v)| env.b.store(*v, to, (step * VECTOR_BYTES) as i32));
+            });
+        });
+    }
+
+    /// A tile of tokens with panels from `panel` (i64) on, over a chunk.
+    fn one_tile(&self, env: &mut Env, tile: Tile, (at, panel): (At, Val), chunk: Chunk) {
+        let w = env.at(at.w, panel, self.layout().panel_bytes());
+        let raw = env.at(at.raw, panel, VECTOR_BYTES);
+        let panels = self.panels(env, w, tile.panels);
+        let (codes, stride) = self.codes_of(env, (w, panel), chunk);
+        let offset = |i: usize| (i / tile.panels * self.product.raw_bytes() + i % tile.panels * VECTOR_BYTES) as i32;
+        let ty = self.sums.ty();
+        let init: Vec<Val> = (0..tile.tokens * tile.panels).map(|i| env.b.load(ty, raw, offset(i))).collect();
+        let tokens = Tokens { x: at.x, stride: self.product.x_stride, count: tile.tokens };
+        let sums = self.sums.emit(env, tokens, &panels, chunk, &init, &|env, block, acc| {
+            let xs = env.at(at.x, block, BLOCK);
+            let index = env.b.sub(block, chunk.0);
+            let codes = env.at(codes, index, CODES);
+            let mut acc = acc.to_vec();
+            for step in 0..STEPS {
+                let load = |env: &mut Env, p: usize| {
+                    let at = env.b.ptr_add_const(codes, p * stride + step * VECTOR_BYTES);
+                    env.b.load(Ty::vector(Elem::I32, LANES), at, 0)
+                };
+                let weights: Vec<Val> = (0..tile.panels).map(|p| load(env, p)).collect();
+                for t in 0..tile.tokens {
+                    let x = input(env, xs, t * self.product.x_stride + STEP * step);
+                    for (p, w) in weights.iter().enumerate() {
+                        let a = &mut acc[t * tile.panels + p];
+                        *a = env.b.dot4_i8(*a, *w, x);
+                    }
+                }
+            }
+            acc
+        });
+        for (i, v) in sums.iter().enumerate() {
+            env.b.store(*v, raw, offset(i));
+        }
+    }
+
+    /// Where the codes of a chunk begin for the panel at `w` with number `panel`, and bytes to the next
+    /// panel's.
+    fn codes_of(&self, env: &mut Env, (w, panel): (Val, Val), (first, len): Chunk) -> (Val, usize) {
+        match self.is_direct() {
+            true => {
+                let codes = env.b.ptr_add_const(w, self.layout().codes());
+                (env.at(codes, first, CODES), self.layout().panel_bytes())
+            }
+            false => (env.at(self.codes, panel, len * CODES), len * CODES),
+        }
+    }
+
+    /// Turns the sums of rows `0..n` into the product: what is left are factors of the whole row.
+    pub(super) fn finish(&self, env: &mut Env, at: At, n: Val) {
+        let none = env.b.index(0);
+        env.for_range(none, n, 1, |env, t| {
+            let x = env.at(at.x, t, self.product.x_stride);
+            let raw = env.at(at.raw, t, self.product.raw_bytes());
+            let x_scale = env.b.load(Ty::F32, x, self.sums.x.scale() as i32);
+            let x_scale = env.b.splat(x_scale, LANES);
+            for (p, panel) in self.panels(env, at.w, self.product.panels).into_iter().enumerate() {
+                let sum = env.b.load(self.sums.ty(), raw, (p * VECTOR_BYTES) as i32);
+                let sum = self.sums.whole_row(env, sum, x);
+                let sum = match self.layout().row_scale(&mut env.b, panel, None) {
+                    Some(scale) => env.b.mul(sum, scale),
+                    None => sum,
+                };
+                let y = env.b.mul(sum, x_scale);
+                env.b.store(y, raw, (p * VECTOR_BYTES) as i32);
+            }
+        });
+    }
+}
+
+/// Four integers of a row at `xs + offset`, in every lane.
+fn input(env: &mut Env, xs: Val, offset: usize) -> Val {
+    let v = env.b.load_with(Ty::I32, xs, offset as i32, 4, Hint::None);
+    env.b.splat(v, LANES)
+}
+
+/// The bytes of a table at each code.
+fn look_up(env: &mut Env, table: Val, codes: Val) -> Val {
+    let bytes = Ty::vector(Elem::I8, 4 * LANES);
+    let [table, index] = [table, codes].map(|v| env.b.cast(Cast::Bitcast, v, bytes));
+    let found = env.b.table16(table, index);
+    env.b.cast(Cast::Bitcast, found, FLOATS.with_elem(Elem::I32))
+}
