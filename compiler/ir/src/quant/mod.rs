@@ -39,8 +39,9 @@ pub struct Encoded {
     pub k: usize,
     /// `[rows][k]`: the unsigned code of each weight.
     pub codes: Vec<u8>,
-    /// `[rows][groups]`: scales of groups, as bits of a binary16 (W8, Int4, Int4Asym, Nf4) or as an
-    /// integer 1..=255, or 0 for a group of zeros (W6, W5, W3, W2); else empty.
+    /// `[rows][groups]`: scales of groups, as bits of a binary16 (W8, Int4, Int4Asym, Nf4) or as a
+    /// signed integer (W6, W5, W3, W2); else empty. The integers are -127..=127, 0 for a group stored
+    /// as zeros, as an i8 in two's complement in the low byte; the high byte is 0.
     pub group_scales: Vec<u16>,
     /// `[rows][groups]`: zero points 0..=15 of Int4Asym; else empty.
     pub zeros: Vec<u8>,
@@ -133,7 +134,8 @@ impl Encoded {
     /// | Nf4 | `NF4_LEVELS[code] * scale` of the group |
     /// | Fp8 | `e4m3fn(code) * row_scale` |
     ///
-    /// with `grid` of [`Scheme::grid`].
+    /// with `grid` of [`Scheme::grid`], and the low byte of the group's scale sign-extended for W6,
+    /// W5, W3 and W2.
     pub fn decode(&self) -> Vec<f32> {
         let mut out = Vec::with_capacity(self.codes.len());
         if self.k > 0 {

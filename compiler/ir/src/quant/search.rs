@@ -1,11 +1,9 @@
 //! Uniform grids, and the step of least squared error on one.
 
 /// A uniform grid: the code c of `lo..=hi` stands for `(c - zero) * step`.
-///
-/// `zero` may be a half: the odd integers `2c - 7` are `(c - 3.5) * 2`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
-    /// The code, or the point halfway between two, that stands for 0.
+    /// The code that stands for 0.
     pub zero: f32,
     /// Smallest code, at least 0.
     pub lo: f32,
@@ -95,6 +93,14 @@ impl Grid {
             best.offer(step, self.error(x, step, best.error));
         }
         best.at
+    }
+
+    /// The step of either sign of least squared error, where the largest weight lies `long` steps
+    /// from 0 among the negative codes or `short` steps among the positive ones. `None` for zeros.
+    pub fn best_signed_step(self, x: &[f32], long: Reach, short: Reach) -> Option<f32> {
+        let largest = x.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
+        let steps = long.iter().map(|r| -largest / r).chain(short.iter().map(|r| largest / r));
+        self.best_step(x, steps)
     }
 
     /// Appends the nearest codes.

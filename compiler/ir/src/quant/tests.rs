@@ -21,11 +21,11 @@ fn normal_weights_keep_their_fidelity() {
         ("w8(32)", 46.2, 46.2),
         ("w8(128)", 44.0, 44.0),
         ("w8a8", 42.0, 41.2),
-        ("w6", 33.9, 33.9),
-        ("w5", 27.55, 27.55),
+        ("w6", 33.96, 33.96),
+        ("w5", 27.83, 27.85),
         ("w4", 22.43, 22.41),
-        ("w3", 15.23, 15.23),
-        ("w2", 9.57, 9.57),
+        ("w3", 15.64, 15.69),
+        ("w2", 9.49, 9.49),
         ("int4(32)", 21.73, 21.73),
         ("int4(128)", 20.2, 20.2),
         ("int4_asym(128)", 20.37, 20.37),
@@ -61,10 +61,10 @@ fn scales_are_nearly_optimal() {
         ("w8(32)", 1, 255, 32, &[1.0][..]),
         ("w8a8", 1, 255, 1024, &[1.0]),
         ("w8a8", 1, 255, 4096, &[1.0]),
-        ("w6", 0, 63, 32, &[1.0]),
-        ("w5", 0, 31, 32, &[1.0]),
-        ("w3", 0, 7, 32, &[1.0]),
-        ("w2", 0, 3, 32, &[1.0]),
+        ("w6", 0, 63, 32, both),
+        ("w5", 0, 31, 32, both),
+        ("w3", 0, 7, 32, both),
+        ("w2", 0, 3, 32, both),
         ("int4(32)", 0, 15, 32, both),
     ] {
         // Enough groups that the choice of one does not decide, in rows of 1024 at least.
@@ -72,8 +72,13 @@ fn scales_are_nearly_optimal() {
         let signal: f64 = x.iter().map(|&v| f64::from(v).powi(2)).sum();
         let least: f64 = x.chunks(k).map(|x| brute_force(named(name), x, lo, hi, signs)).sum();
         let (best, db) = (10.0 * libm::log10(signal / least), fidelity(named(name), &x, k.max(1024)));
-        // A group of 8-bit codes has many local optima; its search stops at some.
-        let slack = if name == "w8(32)" { 0.35 } else { 0.1 };
+        // A group of 8-bit codes has many local optima, and its search stops at some; with 6-bit codes
+        // the integer scales lie between them.
+        let slack = match name {
+            "w8(32)" => 0.35,
+            "w6" => 0.15,
+            _ => 0.1,
+        };
         assert!(db > best - slack, "{name}: {db:.3} dB, brute force {best:.3}");
     }
 }
@@ -101,8 +106,7 @@ fn heavy_tails_and_outliers_are_covered() {
     assert!(fidelity(Scheme::W4, &heavy, 2048) > 20.3);
     let mut x = normal(7, 8 * 1024);
     x[5000] = 3.0;
-    // W3 and W2 have no 0, so that a large scale costs the rest of the group more than clipping does.
-    for scheme in ALL.into_iter().filter(|s| s.code_bits() > 3) {
+    for scheme in ALL {
         let y = scheme.encode(&x, 1024).decode();
         assert!((y[5000] - 3.0).abs() < 0.1, "{scheme}: {}", y[5000]);
     }
@@ -127,6 +131,10 @@ fn encoding_decoded_values_changes_little() {
 /// Every value by the formula of the scheme, from the definitions of the number formats.
 fn by_formula(e: &Encoded) -> Vec<f32> {
     let f16 = |bits: u16| half::f16::from_bits(bits).to_f32();
+    let two_level = |r: usize, group: usize| {
+        let g = i32::from(e.group_scales[group]);
+        e.row_scales[r] * (if g < 128 { g } else { g - 256 }) as f32
+    };
     let tiles = e.k.div_ceil(8);
     let value = |i: usize| {
         let (r, c, code) = (i / e.k, i % e.k, e.codes[i]);
@@ -138,10 +146,10 @@ fn by_formula(e: &Encoded) -> Vec<f32> {
             Scheme::Int4Asym { .. } => (int - f32::from(e.zeros[group])) * f16(e.group_scales[group]),
             Scheme::Nf4 { .. } => NF4_LEVELS[usize::from(code)] * f16(e.group_scales[group]),
             Scheme::W8A8 => (int - 128.0) * e.row_scales[r],
-            Scheme::W6 => (e.row_scales[r] * f32::from(e.group_scales[group])) * (int - 32.0),
-            Scheme::W5 => (e.row_scales[r] * f32::from(e.group_scales[group])) * (int - 16.0),
-            Scheme::W3 => (e.row_scales[r] * f32::from(e.group_scales[group])) * (2.0 * int - 7.0),
-            Scheme::W2 => (e.row_scales[r] * f32::from(e.group_scales[group])) * (2.0 * int - 3.0),
+            Scheme::W6 => two_level(r, group) * (int - 32.0),
+            Scheme::W5 => two_level(r, group) * (int - 16.0),
+            Scheme::W3 => two_level(r, group) * (int - 4.0),
+            Scheme::W2 => two_level(r, group) * (int - 2.0),
             Scheme::W4 => {
                 let j = usize::from(e.tables[r / 4 * tiles + c / 8]);
                 e.row_scales[r] * f32::from(TABLE[j][usize::from(code)])
@@ -175,7 +183,7 @@ fn check(e: &Encoded, n: usize, k: usize) {
         assert!(e.codes.iter().all(|&c| c != 0), "{scheme}");
     }
     if per_row && !matches!(scheme, Scheme::W8A8 | Scheme::Fp8) {
-        assert!(e.group_scales.iter().all(|&g| g <= 255), "{scheme}");
+        assert!(e.group_scales.iter().all(|&g| g <= 255 && g != 128), "{scheme}");
         let exact = |s: f32| half::f16::from_f32(s).to_f32() == s && s >= 0.0;
         assert!(e.row_scales.iter().all(|&s| exact(s)), "{scheme}");
     }
@@ -269,7 +277,7 @@ fn every_machine_encodes_the_same_bits() {
         e.group_scales.iter().for_each(|&v| add(u32::from(v)));
         e.row_scales.iter().for_each(|&v| add(v.to_bits()));
     }
-    assert_eq!(hash, 2_909_892_374_585_742_199, "the encoders changed, or this machine computes otherwise");
+    assert_eq!(hash, 8_123_578_032_967_983_962, "the encoders changed, or this machine computes otherwise");
 }
 
 #[test]

@@ -22,7 +22,7 @@ const SHORT4: Reach = Reach { lo: 6.0, by: 0.25, count: 12 };
 pub(super) fn encode_groups(row: &[f32], group: usize, out: &mut Encoded) {
     let int4 = matches!(out.scheme, Scheme::Int4 { .. });
     for x in row.chunks(group) {
-        let (grid, step) = if int4 { (INT4, int4_step(x)) } else { (INT8, int8_step(x)) };
+        let (grid, step) = if int4 { (INT4, INT4.best_signed_step(x, LONG4, SHORT4)) } else { (INT8, int8_step(x)) };
         let scale = step.map_or(0, |s| settle_f16(s, energy(x), |s| grid.error(x, s, f32::INFINITY)));
         grid.codes(x, f16_value(scale), &mut out.codes);
         out.group_scales.push(scale);
@@ -33,13 +33,6 @@ pub(super) fn encode_groups(row: &[f32], group: usize, out: &mut Encoded) {
 fn int8_step(x: &[f32]) -> Option<f32> {
     let largest = absmax(x);
     INT8.best_step(x, GROUP8.iter().map(|r| largest / r))
-}
-
-/// Best step, of either sign, of an int4 group; `None` for zeros.
-fn int4_step(x: &[f32]) -> Option<f32> {
-    let largest = x.iter().fold(0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-    let steps = LONG4.iter().map(|r| -largest / r).chain(SHORT4.iter().map(|r| largest / r));
-    INT4.best_step(x, steps)
 }
 
 /// Encodes a row of W8A8.

@@ -27,7 +27,7 @@ pub enum GroupScale {
     None,
     /// binary16.
     F16,
-    /// Unsigned byte, times the row's scale.
+    /// Signed byte, times the row's scale.
     Byte,
 }
 
@@ -41,12 +41,16 @@ pub struct QuantLayout {
 }
 
 impl QuantLayout {
-    /// What the byte c that a product reads stands for: `mul * c - offset`. Bytes looked up in the value
-    /// table have 128 added.
-    pub fn grid(&self) -> (i32, i32) {
+    /// What is taken from the byte that a product reads to get the integer it stands for. Bytes looked up
+    /// in the value table have 128 added.
+    pub fn offset(&self) -> i32 {
         match self.scheme {
-            Scheme::W4 => (1, 128),
-            scheme => scheme.grid_params(),
+            Scheme::W4 => 128,
+            scheme => {
+                let (mul, offset) = scheme.grid_params();
+                assert_eq!(mul, 1, "{scheme}: codes are consecutive integers");
+                offset
+            }
         }
     }
 
@@ -181,7 +185,7 @@ impl QuantLayout {
             GroupScale::None => None,
             GroupScale::F16 => Some(load_scale(b, at, lane, 2)),
             GroupScale::Byte => {
-                let bytes = load_bytes(b, at, lane);
+                let bytes = load_bytes(b, at, lane, Cast::SExt);
                 let ty = b.ty(bytes).with_elem(Elem::F32);
                 Some(b.cast(Cast::IntToFloat, bytes, ty))
             }
@@ -194,7 +198,7 @@ impl QuantLayout {
             return None;
         }
         let at = offset(b, panel, self.zeros(), group, PANEL);
-        Some(load_bytes(b, at, lane))
+        Some(load_bytes(b, at, lane, Cast::ZExt))
     }
 
     /// Table rows of half a block (two steps of tiles) as a word of eight numbers of five bits: block
@@ -260,8 +264,8 @@ fn load_scale(b: &mut Builder, at: Val, lane: Option<Val>, bytes: usize) -> Val 
     b.cast(Cast::F16ToF32, half, floats)
 }
 
-fn load_bytes(b: &mut Builder, at: Val, lane: Option<Val>) -> Val {
+fn load_bytes(b: &mut Builder, at: Val, lane: Option<Val>, widen: Cast) -> Val {
     let (at, lanes) = lanes_at(b, at, lane, 1);
     let bytes = b.load(Ty { elem: Elem::I8, lanes }, at, 0);
-    b.cast(Cast::ZExt, bytes, Ty { elem: Elem::I32, lanes })
+    b.cast(widen, bytes, Ty { elem: Elem::I32, lanes })
 }

@@ -70,9 +70,7 @@ impl QuantRow {
         if let Some(zero) = zero {
             return env.b.sub(code, zero);
         }
-        let (mul, offset) = self.layout.grid();
-        let scaled = env.b.mul_const(code, mul.into());
-        env.b.add_const(scaled, -i64::from(offset))
+        env.b.add_const(code, -i64::from(self.layout.offset()))
     }
 
     /// The entry of the value table for a code of element `k` of a block.

@@ -121,17 +121,15 @@ impl IntSums {
     }
 
     /// Sums of integers times grid values, from sums of integers times codes and the sum of the
-    /// integers (i32): a code c stands for `mul * c - offset`, or for `c - zero`.
+    /// integers (i32): a code c stands for `c - offset`, or for `c - zero`.
     fn values(&self, env: &mut Env, codes: Val, x_sum: Val, zero: Option<Val>) -> Val {
-        let (mul, offset) = self.layout.grid();
-        let codes = if mul == 1 { codes } else { env.b.mul_const(codes, mul.into()) };
         let less = match zero {
             Some(zero) => {
                 let x_sum = env.b.splat(x_sum, LANES);
                 env.b.mul(zero, x_sum)
             }
             None => {
-                let less = env.b.mul_const(x_sum, offset.into());
+                let less = env.b.mul_const(x_sum, self.layout.offset().into());
                 env.b.splat(less, LANES)
             }
         };
