@@ -16,6 +16,9 @@ pub struct Schedule {
     pub int_gemm_groups: Tile,
     /// Panels that a GEMV streams at once.
     pub gemv_panels: usize,
+    /// Bytes that a GEMV of packed codes asks for ahead in each stream; 0 where the processor's own
+    /// prefetching is enough.
+    pub gemv_prefetch: usize,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
     pub gemm_k_block: usize,
     /// Query heads whose scores are in flight together in attention.
@@ -39,11 +42,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv_panels: 4, gemm_k_block: 512, attention_heads: 4 }),
+                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4 }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv_panels: 2, gemm_k_block: 512, attention_heads: 2 }),
+                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2 }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv_panels: 1, gemm_k_block: 512, attention_heads: 1 }),
+                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1 }),
 ];
 
 impl Schedule {

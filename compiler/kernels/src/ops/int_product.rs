@@ -11,8 +11,8 @@ use super::product::{At, Product, VECTOR_BYTES};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
-use crate::kir::{Cast, Elem, Hint, Ty, Val};
-use crate::layout::LANES;
+use crate::kir::{Cast, Cond, Elem, Hint, Ty, Val};
+use crate::layout::{ALIGN, LANES};
 use crate::schedule::{Schedule, Tile};
 use llmc_ir::quant::Scheme;
 
@@ -73,13 +73,13 @@ impl<'a> IntProduct<'a> {
                 let streams = s.gemv_panels.min(self.product.panels - p);
                 let w = env.b.ptr_add_const(at.w, p * self.layout().panel_bytes());
                 let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                self.gemv_panels(env, streams, At { x, w, raw });
+                self.gemv_panels(env, s, streams, At { x, w, raw });
                 p += streams;
             }
         });
     }
 
-    fn gemv_panels(&self, env: &mut Env, streams: usize, at: At) {
+    fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let panels = self.panels(env, at.w, streams);
         let tokens = Tokens { x: at.x, stride: 0, count: 1 };
         let init: Vec<Val> = (0..streams).map(|_| self.sums.zero(env)).collect();
@@ -88,6 +88,7 @@ impl<'a> IntProduct<'a> {
         let sums = self.sums.emit(env, tokens, &panels, chunk, &init, &|env, block, acc| {
             let xs = env.at(at.x, block, BLOCK);
             let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
+            self.prefetch(env, s, &panels, block);
             let dot = |(panel, acc): (&Val, &Val)| {
                 let codes = self.decode(env, *panel, block);
                 codes.iter().zip(&inputs).fold(*acc, |acc, (w, x)| env.b.dot4_i8(acc, *w, *x))
@@ -96,6 +97,30 @@ impl<'a> IntProduct<'a> {
         });
         for (p, v) in sums.iter().enumerate() {
             env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
+        }
+    }
+
+    /// Asks for what stands some blocks ahead in each panel; towards the end of the panels that is the
+    /// beginning of those that come next.
+    fn prefetch(&self, env: &mut Env, s: &Schedule, panels: &[Val], block: Val) {
+        let (bytes, blocks) = (self.layout().block_bytes(), self.layout().blocks());
+        let ahead = (s.gemv_prefetch / bytes).min(blocks);
+        if ahead == 0 {
+            return;
+        }
+        let wanted = env.b.add_const(block, ahead as i64);
+        let end = env.b.index(blocks);
+        let past = env.b.cmp(Cond::Ge, wanted, end);
+        let (none, panels_bytes) = (env.b.index(0), env.b.index(panels.len() * self.layout().panel_bytes()));
+        let (back, panels_ahead) = (env.b.select(past, end, none), env.b.select(past, panels_bytes, none));
+        let wanted = env.b.sub(wanted, back);
+        for panel in panels {
+            let panel = env.b.ptr_add(*panel, panels_ahead);
+            let side = env.at(panel, wanted, self.layout().side_bytes_per_block());
+            env.b.prefetch(side, 0);
+            let codes = env.at(panel, wanted, bytes);
+            let first = self.layout().codes();
+            (first..first + bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32));
         }
     }
 
@@ -147,7 +172,7 @@ impl<'a> IntProduct<'a> {
     }
 
     fn chunk(&self, env: &mut Env, tile: Tile, at: At, rows: (Val, Val), chunk: Chunk) {
-        let some = env.b.cmp(crate::kir::Cond::Lt, rows.0, rows.1);
+        let some = env.b.cmp(Cond::Lt, rows.0, rows.1);
         if !self.is_direct() {
             env.if_else(some, |env| self.decode_chunk(env, at.w, chunk), |_| {});
         }
