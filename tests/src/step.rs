@@ -12,7 +12,7 @@ use llmc_kernels::layout::PAGE;
 use llmc_kernels::{Backend, Target};
 use llmc_lower::{Plan, pack};
 use llmc_models::BuildOptions;
-use llmc_passes::TargetFacts;
+use llmc_passes::{Choice, TargetFacts};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -34,6 +34,8 @@ pub struct Planning {
     pub build: BuildOptions,
     /// Rule applications allowed.
     pub fuel: Option<u32>,
+    /// How weights are stored, and what meets them.
+    pub choice: Choice,
     /// Target.
     pub target: Target,
     /// Bytes of the widest vector.
@@ -79,7 +81,7 @@ impl Model {
 
 fn plan(module: &mut llmc_ir::Module, how: &Planning) -> Plan {
     let facts = TargetFacts::named(&how.target.name).expect("every target has facts");
-    let passes = llmc_passes::Options { fuel: how.fuel, ..llmc_passes::Options::new(facts) };
+    let passes = llmc_passes::Options { fuel: how.fuel, choices: vec![how.choice], ..llmc_passes::Options::new(facts) };
     llmc_passes::run(module, &passes).unwrap_or_else(|e| panic!("{e}"));
     let info = llmc_ir::verify(module).unwrap_or_else(|e| panic!("{e}"));
     let limits = llmc_lower::Options { tokens: how.tokens, rows: how.tokens };

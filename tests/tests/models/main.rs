@@ -4,5 +4,6 @@ mod barriers;
 mod fidelity;
 mod invariance;
 mod large;
+mod quantized;
 mod rewriting;
 mod trained;
