@@ -140,6 +140,9 @@ fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
 /// What products read. Quantized weights meet 8-bit integers: a choice of the passes, which needs
 /// roundings in the graph that it can take the place of.
 fn activations(opened: &Opened, options: &Options) -> Result<llmc_models::Activations> {
+    if options.quantize.is_some() && options.fuel == Some(0) {
+        return Err(Error::Usage("--quantize: needs the rewrite rules, which --fuel 0 turns off".into()));
+    }
     match (options.activations, options.quantize) {
         (Activations::Auto | Activations::Int8, Some(_)) => Ok(llmc_models::Activations::Bf16),
         (other, Some(scheme)) => Err(Error::Usage(format!(

@@ -6,5 +6,6 @@ mod bad_input;
 mod determinism;
 mod llmc_cli;
 mod output_files;
+mod quantize;
 mod signals;
 mod standalone;

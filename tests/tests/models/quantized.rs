@@ -46,6 +46,12 @@ fn quantized(name: &str, scheme: Scheme, backend: BackendName) -> Options {
     Options { quantize: Some(scheme), ..defaults(&model(name), backend) }
 }
 
+/// Whether this machine runs code for a target.
+fn runs(target: &str) -> bool {
+    let available = llmc_abi::features::detect();
+    target == "cpu" || Target::from_name(target).is_some_and(|t| t.features & !available == 0)
+}
+
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
@@ -100,9 +106,10 @@ fn bits_depend_on_nothing_but_the_sequence() {
     let prompt = prompt("qwen3");
     for scheme in SCHEMES {
         let mut first: Option<Vec<u32>> = None;
-        for backend in BACKENDS {
-            let options = quantized("qwen3", scheme, *backend);
-            let name = format!("quantized-bits-{scheme}-{backend:?}");
+        let levels = ["cpu", "x86-64-v3"].into_iter().filter(|t| runs(t));
+        for (backend, level) in levels.flat_map(|level| BACKENDS.iter().map(move |b| (b, level))) {
+            let options = Options { targets: vec![level.into()], ..quantized("qwen3", scheme, *backend) };
+            let name = format!("quantized-bits-{scheme}-{backend:?}-{level}");
             let artifact = Artifact::compile(&options, Path::new(TEMPORARY), &name);
             for (threads, chunk) in [("1", "33"), ("2", "5"), ("3", "1"), ("2", "13")] {
                 let found = bits(&artifact.logits(&prompt.ids, &["-t", threads, "--chunk", chunk]));
