@@ -37,6 +37,13 @@ pub(super) struct IntProduct<'a> {
     table: Option<Val>,
 }
 
+/// Bytes from a block's codes, and from its part of the side region, to what is asked for.
+#[derive(Clone, Copy)]
+struct Ahead {
+    codes: i64,
+    side: i64,
+}
+
 /// Some blocks of k: the first (i64) and their number.
 type Chunk = (Val, usize);
 
@@ -79,49 +86,71 @@ impl<'a> IntProduct<'a> {
         });
     }
 
+    /// One row with `streams` panels. Packed codes are asked for ahead all the time, since decoding
+    /// leaves the processor too few loads in flight; the last blocks ask for the beginning of the panels
+    /// that come next.
     fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let panels = self.panels(env, at.w, streams);
-        let tokens = Tokens { x: at.x, stride: 0, count: 1 };
+        let (layout, group) = (self.layout(), self.layout().group_blocks());
+        let (blocks, bytes) = (layout.blocks(), layout.block_bytes());
+        let ahead = (s.gemv_prefetch / bytes).min(blocks);
+        let last = (blocks - ahead) / group * group;
+        let to_next = (streams * layout.panel_bytes()) as i64;
+        let next = Ahead {
+            codes: to_next - (last * bytes) as i64,
+            side: to_next - (last * layout.side_bytes_per_block()) as i64,
+        };
+        let side = (ahead * layout.side_bytes_per_block()) as i64;
+        let within = Ahead { codes: (ahead * bytes) as i64, side };
         let init: Vec<Val> = (0..streams).map(|_| self.sums.zero(env)).collect();
-        let first = env.b.index(0);
-        let chunk = (first, self.layout().blocks());
-        let sums = self.sums.emit(env, tokens, &panels, chunk, &init, &|env, block, acc| {
-            let xs = env.at(at.x, block, BLOCK);
-            let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
-            self.prefetch(env, s, &panels, block);
-            let dot = |(panel, acc): (&Val, &Val)| {
-                let codes = self.decode(env, *panel, block);
-                codes.iter().zip(&inputs).fold(*acc, |acc, (w, x)| env.b.dot4_i8(acc, *w, *x))
-            };
-            panels.iter().zip(acc).map(dot).collect()
-        });
+        let sums = self.gemv_blocks(env, &panels, at.x, (0, last), &init, (!self.is_direct()).then_some(within));
+        let sums = self.gemv_blocks(env, &panels, at.x, (last, blocks - last), &sums, Some(next));
         for (p, v) in sums.iter().enumerate() {
             env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
         }
     }
 
-    /// Asks for what stands some blocks ahead in each panel; towards the end of the panels that is the
-    /// beginning of those that come next.
-    fn prefetch(&self, env: &mut Env, s: &Schedule, panels: &[Val], block: Val) {
-        let (bytes, blocks) = (self.layout().block_bytes(), self.layout().blocks());
-        let ahead = (s.gemv_prefetch / bytes).min(blocks);
-        if ahead == 0 {
-            return;
+    /// Blocks `first..first + len` of one row with some panels.
+    fn gemv_blocks(
+        &self,
+        env: &mut Env,
+        panels: &[Val],
+        x: Val,
+        (first, len): (usize, usize),
+        init: &[Val],
+        ahead: Option<Ahead>,
+    ) -> Vec<Val> {
+        if len == 0 {
+            return init.to_vec();
         }
-        let wanted = env.b.add_const(block, ahead as i64);
-        let end = env.b.index(blocks);
-        let past = env.b.cmp(Cond::Ge, wanted, end);
-        let (none, panels_bytes) = (env.b.index(0), env.b.index(panels.len() * self.layout().panel_bytes()));
-        let (back, panels_ahead) = (env.b.select(past, end, none), env.b.select(past, panels_bytes, none));
-        let wanted = env.b.sub(wanted, back);
-        for panel in panels {
-            let panel = env.b.ptr_add(*panel, panels_ahead);
-            let side = env.at(panel, wanted, self.layout().side_bytes_per_block());
-            env.b.prefetch(side, 0);
-            let codes = env.at(panel, wanted, bytes);
-            let first = self.layout().codes();
-            (first..first + bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32));
-        }
+        let first = env.b.index(first);
+        let tokens = Tokens { x, stride: 0, count: 1 };
+        self.sums.emit(env, tokens, panels, (first, len), init, &|env, block, acc| {
+            let xs = env.at(x, block, BLOCK);
+            let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
+            let dot = |(panel, acc): (&Val, &Val)| {
+                if let Some(ahead) = ahead {
+                    self.prefetch(env, *panel, block, ahead);
+                }
+                let codes = self.decode(env, *panel, block);
+                codes.iter().zip(&inputs).fold(*acc, |acc, (w, x)| env.b.dot4_i8(acc, *w, *x))
+            };
+            panels.iter().zip(acc).map(dot).collect()
+        })
+    }
+
+    /// Asks for what stands behind a block of a panel.
+    fn prefetch(&self, env: &mut Env, panel: Val, block: Val, ahead: Ahead) {
+        let bytes = self.layout().block_bytes();
+        let far = |env: &mut Env, block_bytes: usize, offset: i64| {
+            let near = env.b.mul_const(block, block_bytes as i64);
+            let far = env.b.add_const(near, offset);
+            env.b.ptr_add(panel, far)
+        };
+        let side = far(env, self.layout().side_bytes_per_block(), ahead.side);
+        env.b.prefetch(side, 0);
+        let codes = far(env, bytes, ahead.codes + self.layout().codes() as i64);
+        (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32));
     }
 
     /// The codes of all steps of a block (i64) of a panel.

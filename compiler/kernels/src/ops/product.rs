@@ -129,40 +129,58 @@ impl Product {
                 let streams = s.gemv_panels.min(self.panels - p);
                 let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
                 let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                self.gemv_panels(env, streams, At { x, w, raw });
+                self.gemv_panels(env, s, streams, At { x, w, raw });
                 p += streams;
             }
         });
     }
 
-    fn gemv_panels(&self, env: &mut Env, streams: usize, at: At) {
+    /// One row with `streams` panels. The last steps ask for the beginning of the panels that come next,
+    /// which no processor guesses.
+    fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
+        let steps = self.k / self.format.k_step();
+        let last = steps - (s.gemv_prefetch / self.format.step_bytes()).min(steps);
+        let next = streams * self.panel_bytes() - last * self.format.step_bytes();
         let zero = env.b.float(VECTOR, 0.0);
-        let sums = self.steps(env, self.k, at, &vec![zero; streams], |env, xs, ws, acc| {
-            let macs = self.mac.per_step(self.format);
-            let inputs: Vec<Val> = (0..macs).map(|i| self.mac.input(env, xs, i, 0)).collect();
-            let sum = |(p, a): (usize, &Val)| {
-                let panel = env.b.ptr_add_const(ws, p * self.panel_bytes());
-                let weights = self.mac.weights(env, self.format, panel);
-                weights.iter().zip(&inputs).fold(*a, |a, (w, x)| self.mac.emit(env, *w, *x, a))
-            };
-            acc.iter().enumerate().map(sum).collect()
-        });
+        let sums = self.gemv_steps(env, at, (0, last), &vec![zero; streams], None);
+        let sums = self.gemv_steps(env, at, (last, steps), &sums, Some(next));
         for (p, v) in sums.iter().enumerate() {
             env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
         }
     }
 
-    /// A loop over the steps of `k_len` elements; the body gets the addresses of the step in the
-    /// first row and in the first panel.
+    /// Steps `first..end`, each asking for what stands `ahead` bytes behind it in every panel.
+    fn gemv_steps(&self, env: &mut Env, at: At, steps: (usize, usize), init: &[Val], ahead: Option<usize>) -> Vec<Val> {
+        if steps.0 == steps.1 {
+            return init.to_vec();
+        }
+        self.steps(env, steps, at, init, |env, xs, ws, acc| {
+            let macs = self.mac.per_step(self.format);
+            let inputs: Vec<Val> = (0..macs).map(|i| self.mac.input(env, xs, i, 0)).collect();
+            let sum = |(p, a): (usize, &Val)| {
+                let panel = env.b.ptr_add_const(ws, p * self.panel_bytes());
+                if let Some(ahead) = ahead {
+                    let wanted = env.b.ptr_add_const(panel, ahead);
+                    env.b.prefetch(wanted, 0);
+                }
+                let weights = self.mac.weights(env, self.format, panel);
+                weights.iter().zip(&inputs).fold(*a, |a, (w, x)| self.mac.emit(env, *w, *x, a))
+            };
+            acc.iter().enumerate().map(sum).collect()
+        })
+    }
+
+    /// A loop over some steps; the body gets the addresses of the step in the first row and in the first
+    /// panel.
     fn steps(
         &self,
         env: &mut Env,
-        k_len: usize,
+        (first, end): (usize, usize),
         at: At,
         init: &[Val],
         body: impl FnOnce(&mut Env, Val, Val, &[Val]) -> Vec<Val>,
     ) -> Vec<Val> {
-        let (lo, hi, one) = (env.b.index(0), env.b.index(k_len / self.format.k_step()), env.b.index(1));
+        let (lo, hi, one) = (env.b.index(first), env.b.index(end), env.b.index(1));
         env.for_carried((lo, hi, one), init, |env, step, acc| {
             let xs = env.at(at.x, step, self.format.k_step() * self.mac.row_elem_bytes());
             let ws = env.at(at.w, step, self.format.step_bytes());
@@ -211,7 +229,8 @@ impl GemmBlocks<'_> {
         let init: Vec<Val> = (0..tokens * panels)
             .map(|i| if self.fresh { env.b.float(VECTOR, 0.0) } else { env.b.load(VECTOR, at.raw, offset(i)) })
             .collect();
-        let sums = p.steps(env, k_len, at, &init, |env, xs, ws, acc| self.step(env, panels, xs, ws, acc));
+        let steps = (0, k_len / p.format.k_step());
+        let sums = p.steps(env, steps, at, &init, |env, xs, ws, acc| self.step(env, panels, xs, ws, acc));
         for (i, v) in sums.iter().enumerate() {
             env.b.store(*v, at.raw, offset(i));
         }
