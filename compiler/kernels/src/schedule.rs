@@ -16,8 +16,8 @@ pub struct Schedule {
     pub int_gemm_groups: Tile,
     /// Panels that a GEMV streams at once.
     pub gemv_panels: usize,
-    /// Bytes that a GEMV of packed codes asks for ahead in each stream; 0 where the processor's own
-    /// prefetching is enough.
+    /// Bytes that a GEMV asks for ahead in each stream: of packed codes always, of others where the
+    /// panels that come next begin.
     pub gemv_prefetch: usize,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
     pub gemm_k_block: usize,
