@@ -3,7 +3,7 @@
 //! Methods panic on type errors: those are bugs of a kernel, caught when it is first built.
 
 use super::func::{Function, Region, Val};
-use super::inst::{BinOp, Cast, Cond, Hint, Inst, Op, UnOp};
+use super::inst::{BinOp, Cast, Cond, Hint, Inst, Mma, Op, UnOp};
 use super::types::{Elem, Ty};
 
 /// A function under construction.
@@ -337,6 +337,60 @@ impl Builder {
         let mut args = vec![self.args(), self.worker(), self.workers()];
         args.extend(more);
         self.emit(Op::Call { callee: callee.into(), args }, vec![]);
+    }
+
+    /// This thread's number in its worker: i64.
+    pub fn thread(&mut self) -> Val {
+        self.value(Op::Thread, Ty::I64)
+    }
+
+    /// Memory that the worker's threads share.
+    pub fn shared(&mut self, bytes: usize) -> Val {
+        assert_eq!(self.regions.len(), 1, "{}: shared memory inside a region", self.name);
+        self.value(Op::Shared { bytes: u32::try_from(bytes).expect("shared memory is small") }, Ty::PTR)
+    }
+
+    /// The value of the thread whose number in the warp differs by the bits of `mask`.
+    pub fn lane_xor(&mut self, value: Val, mask: u8) -> Val {
+        let ty = self.ty(value);
+        self.value(Op::LaneXor { value, mask }, ty)
+    }
+
+    /// A product of the matrix unit; see [`Mma`].
+    pub fn mma(&mut self, kind: Mma, acc: Val, a: Val, b: Val) -> Val {
+        let ty = self.ty(acc);
+        self.value(Op::Mma { kind, acc, a, b }, ty)
+    }
+
+    /// Whether this worker is the last one; see [`Op::LastOf`].
+    pub fn last_of(&mut self, counter: Val, add: Val, total: usize) -> Val {
+        let total = u32::try_from(total).expect("a count of panels fits 32 bits");
+        self.value(Op::LastOf { counter, add, total }, Ty::I1)
+    }
+
+    /// Begins to copy into shared memory.
+    pub fn async_copy(&mut self, to: Val, from: Val, bytes: u32) {
+        self.emit(Op::AsyncCopy { to, from, bytes }, vec![]);
+    }
+
+    /// Closes a group of copies.
+    pub fn async_commit(&mut self) {
+        self.emit(Op::AsyncCommit, vec![]);
+    }
+
+    /// Waits until at most `pending` groups of copies are under way.
+    pub fn async_wait(&mut self, pending: u32) {
+        self.emit(Op::AsyncWait { pending }, vec![]);
+    }
+
+    /// Waits for all threads of the worker.
+    pub fn group_barrier(&mut self) {
+        self.emit(Op::GroupBarrier, vec![]);
+    }
+
+    /// Waits for all threads of the warp.
+    pub fn warp_barrier(&mut self) {
+        self.emit(Op::WarpBarrier, vec![]);
     }
 
     /// Waits for all workers.

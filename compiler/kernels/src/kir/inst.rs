@@ -100,6 +100,23 @@ pub enum Hint {
     None,
     /// Read or written once: need not stay in caches.
     Stream,
+    /// Read only, and never written while the program runs.
+    Constant,
+}
+
+/// What a group's matrix unit multiplies: `d = a * b + acc` of a 16 x K and a K x 8 matrix spread over
+/// the 32 threads of a warp. Thread `4 * g + t` holds of `acc` and `d` elements `(g, 2t)`, `(g, 2t + 1)`,
+/// `(g + 8, 2t)`, `(g + 8, 2t + 1)`. One i32 holds consecutive elements of K: of `a` in the rows `g`,
+/// `g + 8`, `g`, `g + 8`, the first two in the word `t` of the row, the others in word `t + 4`; of `b` in
+/// the column `g`, words `t` and `t + 4`. (PTX ISA, matrix fragments of mma.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mma {
+    /// bf16 pairs, K = 16, f32 sums; the order of the sums is the hardware's.
+    Bf16,
+    /// f16 pairs, K = 16, f32 sums; the order of the sums is the hardware's.
+    F16,
+    /// Fours of unsigned (`a`) and signed (`b`) bytes, K = 32, i32 sums.
+    U8S8,
 }
 
 /// What an instruction does. Operand and result types are in [`super::verify`].
@@ -160,6 +177,31 @@ pub enum Op {
     /// Waits until all workers are here; what they wrote before is visible after. `phase` is
     /// passed to the runtime. Every worker must reach the same barriers in the same order.
     Barrier { phase: u32 },
+    /// This thread's number in its worker, i64; a worker is a group of threads on a GPU.
+    Thread,
+    /// Memory that the worker's threads share, aligned to 128 bytes, of at least `bytes` bytes: the same
+    /// for every kernel of a step, with what earlier ones have left there. Only outside loops.
+    Shared { bytes: u32 },
+    /// Waits until all threads of the worker are here; what they wrote before is visible to them after.
+    GroupBarrier,
+    /// The same among the 32 threads of a warp.
+    WarpBarrier,
+    /// The value that the thread whose number in the warp differs by the bits of `mask` has here: a scalar
+    /// i32 or f32. All threads of the warp must reach it together.
+    LaneXor { value: Val, mask: u8 },
+    /// See [`Mma`]. All threads of the warp must reach it together.
+    Mma { kind: Mma, acc: Val, a: Val, b: Val },
+    /// True in the worker that brings the counter (i32, zero at first) at `counter` to `total` by adding
+    /// `add` (i32) to it; the counter is then zero again, and what the others wrote before they came here
+    /// is visible. All threads of the worker must reach it together, and get the same answer.
+    LastOf { counter: Val, add: Val, total: u32 },
+    /// Begins to copy `bytes` (4, 8 or 16) from `from` to shared memory at `to`.
+    AsyncCopy { to: Val, from: Val, bytes: u32 },
+    /// Closes a group of this thread's copies.
+    AsyncCommit,
+    /// Waits until at most `pending` of this thread's groups of copies are under way. Other threads see what
+    /// was copied after a barrier.
+    AsyncWait { pending: u32 },
 }
 
 /// An instruction with its results.

@@ -25,7 +25,16 @@ impl Op {
     /// As [`Op::operands`], to be replaced.
     pub fn operands_mut(&mut self) -> Vec<&mut Val> {
         match self {
-            Op::Int(_) | Op::Float(_) | Op::Stack { .. } | Op::Barrier { .. } => vec![],
+            Op::Int(_)
+            | Op::Float(_)
+            | Op::Stack { .. }
+            | Op::Barrier { .. }
+            | Op::Thread
+            | Op::Shared { .. }
+            | Op::GroupBarrier
+            | Op::WarpBarrier
+            | Op::AsyncCommit
+            | Op::AsyncWait { .. } => vec![],
             Op::Un(_, a) | Op::Cast(_, a) | Op::Splat(a) | Op::Extract(a, _) => vec![a],
             Op::Load { ptr, .. } | Op::Prefetch { ptr, .. } => vec![ptr],
             Op::If { cond, .. } => vec![cond],
@@ -33,6 +42,10 @@ impl Op {
                 vec![a, b]
             }
             Op::Store { ptr, value, .. } => vec![ptr, value],
+            Op::LaneXor { value, .. } => vec![value],
+            Op::Mma { acc, a, b, .. } => vec![acc, a, b],
+            Op::LastOf { counter, add, .. } => vec![counter, add],
+            Op::AsyncCopy { to, from, .. } => vec![to, from],
             Op::Table16 { table, index } => vec![table, index],
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![a, b, c],
             Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } => vec![acc, a, b],

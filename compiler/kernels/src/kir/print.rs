@@ -5,7 +5,7 @@
 
 use super::func::{Function, Program, Region, Val};
 use super::inst::{Hint, Inst, Op};
-use super::names::{BIN, CAST, COND, UN, name_of};
+use super::names::{BIN, CAST, COND, MMA, UN, name_of};
 use super::types::{Elem, Ty};
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -113,6 +113,16 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         }
         Op::Call { callee, args } => write!(f, "call @{callee}({})", list(args)),
         Op::Barrier { phase } => write!(f, "barrier {phase}"),
+        Op::Thread => write!(f, "thread {ty}"),
+        Op::Shared { bytes } => write!(f, "shared {ty} {bytes}"),
+        Op::GroupBarrier => f.write_str("group_barrier"),
+        Op::WarpBarrier => f.write_str("warp_barrier"),
+        Op::LaneXor { value, mask } => write!(f, "lane_xor {ty} {value}[{mask}]"),
+        Op::Mma { kind, acc, a, b } => write!(f, "{} {ty} {acc}, {a}, {b}", name_of(&MMA, *kind)),
+        Op::LastOf { counter, add, total } => write!(f, "last_of {ty} {counter}, {add}, {total}"),
+        Op::AsyncCopy { to, from, bytes } => write!(f, "async_copy {to}, {from}, {bytes}"),
+        Op::AsyncCommit => f.write_str("async_commit"),
+        Op::AsyncWait { pending } => write!(f, "async_wait {pending}"),
     }
 }
 
@@ -138,7 +148,12 @@ fn place(ptr: Val, offset: i32) -> String {
 }
 
 fn guarantee(align: u32, hint: Hint) -> String {
-    format!(", align {align}{}", if hint == Hint::Stream { ", stream" } else { "" })
+    let hint = match hint {
+        Hint::None => "",
+        Hint::Stream => ", stream",
+        Hint::Constant => ", constant",
+    };
+    format!(", align {align}{hint}")
 }
 
 /// Shortest decimal number that reads back as the same bits; otherwise the bits of the f64.

@@ -3,8 +3,21 @@
 use super::lexer::Token;
 use super::{Parsed, Parser};
 use crate::kir::func::Val;
-use crate::kir::names::{BIN, CAST, COND, UN, named};
+use crate::kir::names::{BIN, CAST, COND, MMA, UN, named};
 use crate::kir::{Elem, Hint, Inst, Op, Ty};
+
+/// Instructions that never have results.
+const EFFECTS: [&str; 9] = [
+    "store",
+    "prefetch",
+    "call",
+    "barrier",
+    "group_barrier",
+    "warp_barrier",
+    "async_copy",
+    "async_commit",
+    "async_wait",
+];
 
 impl Parser<'_> {
     pub(super) fn instruction(&mut self) -> Parsed<Inst> {
@@ -20,7 +33,7 @@ impl Parser<'_> {
         match name {
             "for" => self.for_loop(results),
             "if" => self.branch(results),
-            "store" | "prefetch" | "call" | "barrier" if results.is_empty() => self.effect(name),
+            _ if results.is_empty() && EFFECTS.contains(&name) => self.effect(name),
             _ => self.computation(name, &results),
         }
     }
@@ -90,6 +103,15 @@ impl Parser<'_> {
                 Op::Prefetch { ptr, offset }
             }
             "barrier" => Op::Barrier { phase: self.integer()? },
+            "group_barrier" => Op::GroupBarrier,
+            "warp_barrier" => Op::WarpBarrier,
+            "async_commit" => Op::AsyncCommit,
+            "async_wait" => Op::AsyncWait { pending: self.integer()? },
+            "async_copy" => {
+                let (to, from) = self.two()?;
+                self.comma()?;
+                Op::AsyncCopy { to, from, bytes: self.integer()? }
+            }
             _ => {
                 let callee = self.symbol()?;
                 self.mark('(')?;
@@ -127,7 +149,22 @@ impl Parser<'_> {
         if let Some(cast) = named(&CAST, name) {
             return Ok(Op::Cast(cast, self.value()?));
         }
+        if let Some(kind) = named(&MMA, name) {
+            let ((acc, a), _) = (self.two()?, self.comma()?);
+            return Ok(Op::Mma { kind, acc, a, b: self.value()? });
+        }
         match name {
+            "thread" => Ok(Op::Thread),
+            "shared" => Ok(Op::Shared { bytes: self.integer()? }),
+            "lane_xor" => {
+                let (value, mask) = self.lane()?;
+                let Ok(mask) = u8::try_from(mask) else { return self.fail("a mask below 32 before this") };
+                Ok(Op::LaneXor { value, mask })
+            }
+            "last_of" => {
+                let ((counter, add), _) = (self.two()?, self.comma()?);
+                Ok(Op::LastOf { counter, add, total: self.integer()? })
+            }
             "int" => Ok(Op::Int(self.integer()?)),
             "float" => Ok(Op::Float(self.float(ty)?)),
             "splat" => Ok(Op::Splat(self.value()?)),
@@ -210,8 +247,10 @@ impl Parser<'_> {
         if !self.accept(Token::Mark(','))? {
             return Ok((align, Hint::None));
         }
-        self.word("stream")?;
-        Ok((align, Hint::Stream))
+        match self.token {
+            Token::Word("constant") => self.advance().map(|_| (align, Hint::Constant)),
+            _ => self.word("stream").map(|_| (align, Hint::Stream)),
+        }
     }
 
     /// A decimal number, rounded to f32 if that is the type, or the bits of an f64.
@@ -229,7 +268,11 @@ impl Parser<'_> {
 }
 
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 14] = [
+    const OTHERS: [&str; 18] = [
+        "thread",
+        "shared",
+        "lane_xor",
+        "last_of",
         "int",
         "float",
         "splat",
@@ -249,5 +292,6 @@ fn is_computation(name: &str) -> bool {
         || named(&BIN, name).is_some()
         || named(&COND, name).is_some()
         || named(&CAST, name).is_some()
+        || named(&MMA, name).is_some()
         || OTHERS.contains(&name)
 }

@@ -18,11 +18,16 @@
 //! | `Dot2Bf16` | f32, i32, i32 with equal lanes | as the first |
 //! | `Dot4I8` | three i32 alike | the same |
 //! | `Table16` | two i8 of 16, 32 or 64 lanes alike | the same |
+//! | `Thread`, `Shared` | | i64; ptr |
+//! | `LaneXor` | i32 or f32 scalar; the mask is 1 to 31 | the same |
+//! | `Mma` | sums x4 (f32, or i32 of bytes), i32x4, i32x2 | as the sums |
+//! | `LastOf` | ptr, i32; the total is positive | i1 |
+//! | `AsyncCopy` | two ptr; 4, 8 or 16 bytes | none |
 //! | `For` | three i64, carried values | the carried types |
 //! | `If` | i1 scalar | what both regions yield |
 
 use super::is_truth;
-use crate::kir::{BinOp, Cast, Elem, Op, Ty, UnOp};
+use crate::kir::{BinOp, Cast, Elem, Mma, Op, Ty, UnOp};
 
 /// Names of types, for messages.
 pub(super) fn names(types: &[Ty]) -> String {
@@ -92,6 +97,11 @@ pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), Stri
         }
         (Op::Prefetch { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
         (Op::Call { .. } | Op::Barrier { .. }, _, []) => Ok(()),
+        (Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. }, [], []) => Ok(()),
+        (Op::AsyncCopy { bytes, .. }, operands, []) => {
+            need(matches!(bytes, 4 | 8 | 16), || format!("{bytes} bytes; a copy has 4, 8 or 16"))?;
+            exactly("addresses", operands, &[Ty::PTR; 2])
+        }
         (Op::For { .. }, operands, _) => exactly("range", &operands[..3], &[Ty::I64; 3]),
         (Op::If { .. }, operands, _) => exactly("condition", operands, &[Ty::I1]),
         (Op::Store { .. } | Op::Prefetch { .. } | Op::Call { .. } | Op::Barrier { .. }, ..) => {
@@ -156,7 +166,35 @@ fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
             need(holds, || format!("result: found {ty}, expected i8x16, i8x32 or i8x64"))?;
             exactly("operands", operands, &[ty; 2])
         }
+        (Op::Thread | Op::Shared { .. } | Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. }, _) => {
+            group(op, operands, ty)
+        }
         _ => movement(op, operands, ty),
+    }
+}
+
+/// Instructions of a group of threads.
+fn group(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
+    match op {
+        Op::Thread => exactly("result", &[ty], &[Ty::I64]),
+        Op::Shared { .. } => exactly("result", &[ty], &[Ty::PTR]),
+        Op::LaneXor { mask, .. } => {
+            need((1..32).contains(mask), || format!("mask {mask}; it is 1 to 31"))?;
+            need(ty == Ty::I32 || ty == Ty::F32, || format!("found {ty}, expected i32 or f32"))?;
+            exactly("operand", operands, &[ty])
+        }
+        Op::Mma { kind, .. } => {
+            let sums = if *kind == Mma::U8S8 { Elem::I32 } else { Elem::F32 };
+            let packed = |lanes| Ty::vector(Elem::I32, lanes);
+            exactly("result", &[ty], &[Ty::vector(sums, 4)])?;
+            exactly("operands", operands, &[ty, packed(4), packed(2)])
+        }
+        Op::LastOf { total, .. } => {
+            need(*total > 0, || "the total is not positive".into())?;
+            exactly("result", &[ty], &[Ty::I1])?;
+            exactly("operands", operands, &[Ty::PTR, Ty::I32])
+        }
+        _ => Err("not an instruction of a group".into()),
     }
 }
 
