@@ -32,6 +32,11 @@ impl Backend for LlvmBackend {
 
     fn compile(&self, program: &Program, target: &Target) -> Result<Vec<Object>, BackendError> {
         let (isa, program) = prepare(program, target)?;
+        if isa.group.is_some() {
+            let name = program.functions.last().map_or_else(String::new, |f| f.name.clone());
+            let bytes = self.asm_text(&program, target)?.into_bytes();
+            return Ok(vec![Object { name, bytes }]);
+        }
         parallel::map(&program.functions, |f| object(isa, &program, f, target))
     }
 
@@ -100,6 +105,10 @@ fn optimized<'c>(
     machine.prepare(&module);
     for f in functions {
         lower::function(context, &module, isa, machine, target, program, f)?;
+    }
+    if isa.group.is_some() {
+        let step = program.functions.last().and_then(|f| module.get_function(&f.name)).ok_or("a program has a step")?;
+        isa::nvptx::entry(context, &module, step, target.threads)?;
     }
     module.verify()?;
     machine.optimize(&module)?;

@@ -18,9 +18,16 @@ const PASSES: &str = "function(\
     loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,\
     loop(indvars),simplifycfg,adce)";
 
+/// Functions of groups become one kernel, whose addresses then show which memory they are of.
+const GROUP_PASSES: &str = "always-inline,globaldce,function(\
+    sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,infer-address-spaces,\
+    loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,\
+    loop(indvars),simplifycfg,adce)";
+
 /// Generates code for one target.
 pub struct Machine {
     machine: TargetMachine,
+    passes: &'static str,
     /// Function attributes that repeat the target, as LLVM wants them.
     pub attributes: Vec<(&'static str, String)>,
 }
@@ -44,7 +51,8 @@ impl Machine {
         machine.set_asm_verbosity(false);
         let mut attributes = vec![("target-cpu", isa.cpu.to_string()), ("target-features", features)];
         attributes.extend((isa.tuning)(target).iter().map(|(k, v)| (*k, v.to_string())));
-        Ok(Machine { machine, attributes })
+        let passes = if isa.group.is_some() { GROUP_PASSES } else { PASSES };
+        Ok(Machine { machine, passes, attributes })
     }
 
     /// Gives a new module the target's triple and data layout.
@@ -55,7 +63,7 @@ impl Machine {
 
     /// Runs the passes.
     pub fn optimize(&self, module: &Module) -> Result<(), Failure> {
-        Ok(module.run_passes(PASSES, &self.machine, PassBuilderOptions::create())?)
+        Ok(module.run_passes(self.passes, &self.machine, PassBuilderOptions::create())?)
     }
 
     /// Object code or assembly.

@@ -3,20 +3,37 @@
 //! A kernel's parameters are `args, worker, workers, weights: ptr, kv: i64`: where the weights of
 //! this call of the block begin, and where its layer begins in a KV page.
 
-use crate::kir::{Builder, Elem, Function, Ty, Val};
-use crate::layout::row_bytes;
+use crate::group::Group;
+use crate::kir::{Builder, Cond, Elem, Function, Hint, Ty, Val};
+use crate::layout::{LANES, row_bytes};
 use crate::math;
 use crate::ops::byte_rows::ByteRow;
 use llmc_abi::step::STEP_FIELDS;
 
-/// Sizes of the scratch memory behind `StepArgs::arena`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Sizes of the scratch memory behind `StepArgs::arena`, and what a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scratch {
     /// Bytes shared by all workers.
     pub arena_bytes: usize,
     /// Bytes of each worker, after the shared ones.
     pub worker_bytes: usize,
+    /// Threads of a worker: 1, or a multiple of [`WARP`].
+    pub threads: usize,
+    /// Offset of the kernels' counters from `StepArgs::sync`; only groups of threads have them.
+    pub counters: usize,
 }
+
+impl Scratch {
+    /// Without any memory, for workers of so many threads.
+    pub fn of_threads(threads: usize) -> Scratch {
+        Scratch { arena_bytes: 0, worker_bytes: 0, threads, counters: 0 }
+    }
+}
+
+/// Threads of a warp.
+pub const WARP: usize = 32;
+/// Elements of a row that a warp takes at a time where rows are cut into pieces.
+const PIECE: usize = 4 * WARP;
 
 /// Where a buffer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +44,8 @@ pub enum Place {
     Worker(usize),
     /// Byte offset in the weights of this call.
     Weights(usize),
+    /// The kernels' counter (i32) of this number.
+    Counter(usize),
     /// The step's result.
     Logits,
 }
@@ -102,6 +121,9 @@ pub struct Env {
     pub kv: Val,
     fields: Vec<Val>,
     worker_scratch: Val,
+    counters: usize,
+    /// The threads of this worker.
+    pub group: Group,
 }
 
 impl Env {
@@ -113,10 +135,13 @@ impl Env {
             .iter()
             .map(|(field, offset)| {
                 let counted = field.starts_with("n_") || field.ends_with("stride");
-                b.load(if counted { Ty::I64 } else { Ty::PTR }, args, *offset as i32)
+                let ty = if counted { Ty::I64 } else { Ty::PTR };
+                b.load_with(ty, args, *offset as i32, 8, Hint::Constant)
             })
             .collect();
-        let mut env = Env { b, weights: params[3], kv: params[4], fields, worker_scratch: params[0] };
+        let group = Group::new(&mut b, scratch.threads);
+        let (weights, kv, counters) = (params[3], params[4], scratch.counters);
+        let mut env = Env { b, weights, kv, fields, worker_scratch: params[0], counters, group };
         let arena = env.field("arena");
         let worker = env.b.worker();
         let own = env.b.mul_const(worker, scratch.worker_bytes as i64);
@@ -150,6 +175,7 @@ impl Env {
             Place::Arena(o) => (self.field("arena"), o),
             Place::Worker(o) => (self.worker_scratch, o),
             Place::Weights(o) => (self.weights, o),
+            Place::Counter(i) => (self.field("sync"), self.counters + 4 * i),
             Place::Logits => return self.field("logits"),
         };
         self.b.ptr_add_const(base, offset)
@@ -167,9 +193,18 @@ impl Env {
         self.at(base, row, rows.stride)
     }
 
+    /// Address of element `index` (i64) of a row that begins at `row`. On a GPU the pairs of a row of bf16
+    /// stand in the order of [`crate::group::pair_place`].
+    pub fn element(&mut self, elem: RowElem, row: Val, index: Val) -> Val {
+        if elem == RowElem::Bf16 && self.group.threads > 1 {
+            return crate::group::bf16_place(self, row, index);
+        }
+        self.at(row, index, elem.bytes())
+    }
+
     /// Loads `lanes` elements of a row that begins at `row`, from element `index` (i64), as f32.
     pub fn load_row(&mut self, elem: RowElem, row: Val, index: Val, lanes: u16) -> Val {
-        let from = self.at(row, index, elem.bytes());
+        let from = self.element(elem, row, index);
         match elem {
             RowElem::F32 | RowElem::Bf16InF32 => self.b.load(Ty { elem: Elem::F32, lanes }, from, 0),
             RowElem::Bf16 => {
@@ -182,7 +217,7 @@ impl Env {
 
     /// Stores f32 elements, rounded to what the row holds, from element `index` (i64) of a row.
     pub fn store_row(&mut self, elem: RowElem, v: Val, row: Val, index: Val) {
-        let to = self.at(row, index, elem.bytes());
+        let to = self.element(elem, row, index);
         self.store_elems(elem, v, to);
     }
 
@@ -217,10 +252,92 @@ impl Env {
         (self.b.div(lo, workers), self.b.div(hi, workers))
     }
 
-    /// Runs `body` for this worker's rows of `0..n`: worker, worker + workers, ..
+    /// Runs `body` for this worker's rows of `0..n`: worker, worker + workers, .. In a group each warp has
+    /// rows of its own.
     pub fn own_rows(&mut self, n: Val, body: impl FnOnce(&mut Env, Val)) {
-        let (lo, step) = (self.b.worker(), self.b.workers());
+        let (lo, step) = self.turns();
         self.for_step(lo, n, step, body);
+    }
+
+    /// Lanes of the vectors that kernels work with: 1 in a group.
+    pub fn lanes(&self) -> u16 {
+        if self.group.threads > 1 { 1 } else { LANES }
+    }
+
+    /// The first of this worker's items (in a group, of this warp's), and the distance to the next one.
+    fn turns(&mut self) -> (Val, Val) {
+        let (worker, workers) = (self.b.worker(), self.b.workers());
+        if self.group.threads == 1 {
+            return (worker, workers);
+        }
+        let first = self.b.mul(self.group.warp, workers);
+        (self.b.add(first, worker), self.b.mul_const(workers, self.group.warps() as i64))
+    }
+
+    /// Runs `body` for the elements `0..n` of a row: (first element, number of elements), a vector at a time
+    /// where there are [`LANES`] left. In a group the warp's threads take elements in turns, and what
+    /// they have written is there for all of them when it is done.
+    pub fn elements(&mut self, n: usize, mut body: impl FnMut(&mut Env, Val, u16)) {
+        if self.group.threads > 1 {
+            let (hi, step) = (self.b.index(n), self.b.index(WARP));
+            let lane = self.group.lane;
+            self.for_step(lane, hi, step, |env, i| body(env, i, 1));
+            return self.b.warp_barrier();
+        }
+        let whole = n / LANES as usize * LANES as usize;
+        self.for_const(whole, LANES as usize, |env, i| body(env, i, LANES));
+        let (lo, hi) = (self.b.index(whole), self.b.index(n));
+        self.for_range(lo, hi, 1, |env, i| body(env, i, 1));
+    }
+
+    /// Runs `body` for each of `0..n` by itself; in a group the warp's threads take them in turns.
+    pub fn one_by_one(&mut self, n: usize, body: impl FnOnce(&mut Env, Val)) {
+        if self.group.threads == 1 {
+            return self.for_const(n, 1, body);
+        }
+        let (hi, step) = (self.b.index(n), self.b.index(WARP));
+        self.for_step(self.group.lane, hi, step, body);
+        self.b.warp_barrier();
+    }
+
+    /// Runs `body` for the elements `0..width` of the rows `0..n`: (row, first element, number of elements).
+    /// Rows are shared out; in a group pieces of rows are.
+    pub fn own_elements(&mut self, n: Val, width: usize, mut body: impl FnMut(&mut Env, Val, Val, u16)) {
+        if self.group.threads == 1 {
+            return self.own_rows(n, |env, row| env.elements(width, |env, i, lanes| body(env, row, i, lanes)));
+        }
+        let pieces = width.div_ceil(PIECE);
+        let items = self.b.mul_const(n, pieces as i64);
+        self.own_rows(items, |env, item| {
+            let count = env.b.index(pieces);
+            let (row, piece) = (env.b.div(item, count), env.b.rem(item, count));
+            let first = env.b.mul_const(piece, PIECE as i64);
+            let first = env.b.add(first, env.group.lane);
+            for step in (0..PIECE).step_by(WARP) {
+                let i = env.b.add_const(first, step as i64);
+                if width.is_multiple_of(PIECE) {
+                    body(env, row, i, 1);
+                } else {
+                    let end = env.b.index(width);
+                    let inside = env.b.cmp(Cond::Lt, i, end);
+                    env.if_then(inside, |env| body(env, row, i, 1));
+                }
+            }
+        });
+    }
+
+    /// Converts rows `0..n`; elements are shared out.
+    pub fn copy_rows(&mut self, n: Val, x: &Rows, y: &Rows) {
+        self.own_elements(n, y.width, |env, r, i, lanes| {
+            let (from, to) = (env.row(x, r), env.row(y, r));
+            let v = env.load_row(x.elem, from, i, lanes);
+            env.store_row(y.elem, v, to, i);
+        });
+    }
+
+    /// Runs `body` where `cond` holds.
+    pub fn if_then(&mut self, cond: Val, body: impl FnOnce(&mut Env)) {
+        self.if_else(cond, body, |_| {});
     }
 
     /// A loop with carried values whose body takes the environment.
@@ -268,6 +385,23 @@ impl Env {
                 |b| arm(b, &mut |env| els.take().expect("runs once")(env)),
             );
         });
+    }
+
+    /// A branch with results whose arms take the environment.
+    pub fn if_value(
+        &mut self,
+        cond: Val,
+        then: impl FnOnce(&mut Env) -> Vec<Val>,
+        els: impl FnOnce(&mut Env) -> Vec<Val>,
+    ) -> Vec<Val> {
+        self.lend(|b, env| {
+            let env = std::cell::RefCell::new(env);
+            b.if_else(
+                cond,
+                |b| env.borrow_mut().inside(b, then),
+                |b| env.borrow_mut().inside(b, els),
+            )
+        })
     }
 
     /// Lends the builder out, with the rest of the environment beside it.

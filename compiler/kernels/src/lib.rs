@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod env;
 pub mod formats;
+pub mod group;
 pub mod kir;
 pub mod layout;
 pub mod math;

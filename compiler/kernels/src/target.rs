@@ -11,6 +11,8 @@ pub struct Target {
     pub triple: &'static str,
     /// Mask of the CPU features that code may use; see [`llmc_abi::features`].
     pub features: u64,
+    /// Threads of a worker: 1 on a CPU, a block's on a GPU.
+    pub threads: usize,
 }
 
 use Feature::*;
@@ -29,14 +31,19 @@ const LEVELS: &[(&str, &str, &[&[Feature]])] = &[
     ("x86-64-v4", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT]),
     ("x86-64-amx", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT, AMX]),
     ("aarch64", "aarch64-unknown-linux-gnu", &[]),
+    ("cuda", "nvptx64-nvidia-cuda", &[]),
 ];
+
+/// Threads of a worker on a GPU.
+const GROUP: usize = 512;
 
 impl Target {
     /// The target with this name, if llmc knows it.
     pub fn from_name(name: &str) -> Option<Target> {
         let (name, triple, sets) = LEVELS.iter().find(|(n, ..)| *n == name)?;
         let features = sets.iter().flat_map(|s| s.iter()).fold(0, |m, f| m | f.bit());
-        Some(Target { name: (*name).into(), triple, features })
+        let threads = if triple.starts_with("nvptx") { GROUP } else { 1 };
+        Some(Target { name: (*name).into(), triple, features, threads })
     }
 
     /// Names of all targets, weakest first within an architecture.
@@ -50,6 +57,11 @@ impl Target {
             .filter(|n| n.starts_with("x86-64"))
             .filter_map(Target::from_name)
             .rfind(|t| t.features & !available == 0)
+    }
+
+    /// Whether this is a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.threads > 1
     }
 
     /// Whether code may use `feature`.

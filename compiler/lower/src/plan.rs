@@ -141,7 +141,7 @@ fn variant(
         prefix: target.name.replace('-', "_"),
         schedule,
         limits,
-        scratch: Scratch::default(),
+        scratch: Scratch::of_threads(target.threads),
         globals: Globals::place(&module.blocks, limits),
         kv,
     };
@@ -151,6 +151,7 @@ fn variant(
     cx.scratch = Scratch {
         arena_bytes: measured.iter().map(|b| b.arena_bytes).max().unwrap_or(0).next_multiple_of(ALIGN),
         worker_bytes: measured.iter().map(|b| b.worker_bytes).max().unwrap_or(0).next_multiple_of(ALIGN),
+        ..cx.scratch
     };
     let (mut functions, mut phases) = (Vec::new(), Phases::default());
     let blocks = lower_blocks(&cx, &mut functions, &mut phases)?;

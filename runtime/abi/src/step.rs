@@ -77,6 +77,16 @@ pub fn step_symbol(target: &str) -> String {
     format!("llmc_step_{}", target.replace('-', "_"))
 }
 
+/// Symbol of the kernel that runs a step on a GPU, given the step's symbol. Its parameter is the address of
+/// [`StepArgs`] on the device; every block is a worker.
+pub fn kernel_symbol(step: &str) -> String {
+    format!("{step}_kernel")
+}
+
+/// On a GPU `StepArgs::sync` is memory of the device, zero at first: a counter of 4 bytes for barriers, from
+/// here on the clock ticks that worker 0 spent in each phase (8 bytes each), then counters of kernels.
+pub const SYNC_PHASES: usize = 128;
+
 /// One entry of the artifact's table of compiled steps.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

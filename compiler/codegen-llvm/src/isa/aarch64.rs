@@ -19,6 +19,7 @@ pub const ISA: Isa = Isa {
     dot2_bf16: None,
     dot4_i8: None,
     table16: Some(table16 as Native),
+    group: None,
 };
 
 /// TBL on 16 bytes.

@@ -1,16 +1,21 @@
 //! What differs between processors: one table each.
 
 mod aarch64;
+pub mod nvptx;
 mod x86;
 
 use crate::error::Failure;
 use crate::lower::Lower;
 use inkwell::values::BasicValueEnum;
 use llmc_kernels::Target;
+use llmc_kernels::kir::Inst;
 use llmc_kernels::kir::legalize::Limits;
 
 /// Emits an instruction of KIR, given its operands in KIR's order.
 pub type Native = for<'c> fn(&Lower<'c, '_>, &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure>;
+
+/// Emits an instruction of a group of threads; its value if it has one.
+pub type Group = for<'c> fn(&Lower<'c, '_>, &Inst) -> Result<Option<BasicValueEnum<'c>>, Failure>;
 
 /// An instruction set.
 pub struct Isa {
@@ -32,9 +37,12 @@ pub struct Isa {
     pub dot4_i8: Option<Native>,
     /// The `Table16` instruction.
     pub table16: Option<Native>,
+    /// Where a worker is a group of threads: the instructions of groups, barriers of all workers and
+    /// prefetches among them.
+    pub group: Option<Group>,
 }
 
-const ISAS: [&Isa; 2] = [&x86::ISA, &aarch64::ISA];
+const ISAS: [&Isa; 3] = [&x86::ISA, &aarch64::ISA, &nvptx::ISA];
 
 /// The instruction set of a target.
 pub fn of(target: &Target) -> Option<&'static Isa> {

@@ -21,6 +21,7 @@ pub const ISA: Isa = Isa {
     dot2_bf16: Some(dot2_bf16 as Native),
     dot4_i8: Some(dot4_i8 as Native),
     table16: Some(table16 as Native),
+    group: None,
 };
 
 fn features(target: &Target) -> String {

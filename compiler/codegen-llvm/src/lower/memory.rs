@@ -3,7 +3,8 @@
 use super::Lower;
 use crate::error::Failure;
 use inkwell::AtomicOrdering;
-use inkwell::values::{BasicValue, BasicValueEnum, IntValue, PointerValue};
+use inkwell::types::BasicTypeEnum;
+use inkwell::values::{BasicValue, BasicValueEnum, InstructionValue, IntValue, MetadataValue, PointerValue};
 use llmc_kernels::kir::{Hint, Ty};
 
 /// Arguments of `llvm.prefetch`: a read, of data to keep in all cache levels.
@@ -26,7 +27,8 @@ impl<'c> Lower<'c, '_> {
         Ok(unsafe { self.builder.build_gep(self.context.i8_type(), ptr, &[bytes], "") }?)
     }
 
-    fn address(&self, ptr: BasicValueEnum<'c>, offset: i32) -> Result<PointerValue<'c>, Failure> {
+    /// `ptr + offset` of a memory access.
+    pub fn address(&self, ptr: BasicValueEnum<'c>, offset: i32) -> Result<PointerValue<'c>, Failure> {
         let ptr = ptr.into_pointer_value();
         if offset == 0 {
             return Ok(ptr);
@@ -41,11 +43,32 @@ impl<'c> Lower<'c, '_> {
         offset: i32,
         align: u32,
         ty: Ty,
+        hint: Hint,
     ) -> Result<BasicValueEnum<'c>, Failure> {
-        let loaded = self.builder.build_load(self.ty(ty), self.address(ptr, offset)?, "")?;
+        self.load_as(ptr, offset, align, self.ty(ty), hint)
+    }
+
+    /// A load of a type of LLVM's.
+    pub fn load_as(
+        &self,
+        ptr: BasicValueEnum<'c>,
+        offset: i32,
+        align: u32,
+        ty: BasicTypeEnum<'c>,
+        hint: Hint,
+    ) -> Result<BasicValueEnum<'c>, Failure> {
+        let loaded = self.builder.build_load(ty, self.address(ptr, offset)?, "")?;
         let inst = loaded.as_instruction_value().ok_or("a load is an instruction")?;
         inst.set_alignment(align).map_err(|e| Failure::from(e.to_string()))?;
+        if hint == Hint::Constant {
+            let node = self.context.metadata_node(&[]);
+            self.annotate(inst, "invariant.load", node)?;
+        }
         Ok(loaded)
+    }
+
+    fn annotate(&self, inst: InstructionValue<'c>, kind: &str, node: MetadataValue<'c>) -> Result<(), Failure> {
+        inst.set_metadata(node, self.context.get_kind_id(kind)).map_err(|e| Failure::from(e.to_string()))
     }
 
     pub(super) fn store(
@@ -61,8 +84,7 @@ impl<'c> Lower<'c, '_> {
         if hint == Hint::Stream {
             let one = self.context.i32_type().const_int(1, false);
             let node = self.context.metadata_node(&[one.into()]);
-            inst.set_metadata(node, self.context.get_kind_id("nontemporal"))
-                .map_err(|e| Failure::from(e.to_string()))?;
+            self.annotate(inst, "nontemporal", node)?;
         }
         Ok(())
     }

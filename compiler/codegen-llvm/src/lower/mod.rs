@@ -24,15 +24,18 @@ use llmc_kernels::kir::{Elem, Function, Hint, Inst, Op, Program, Region, Ty, Val
 
 /// Lowers one function into a module.
 pub struct Lower<'c, 'a> {
-    context: &'c Context,
-    module: &'a Module<'c>,
+    /// Owner of types and constants.
+    pub context: &'c Context,
+    /// The module that the function is part of.
+    pub module: &'a Module<'c>,
     /// Appends to the current block.
     pub builder: Builder<'c>,
     isa: &'a Isa,
     /// The target's CPU features.
     pub target: &'a Target,
     program: &'a Program,
-    source: &'a Function,
+    /// The function being lowered.
+    pub source: &'a Function,
     function: FunctionValue<'c>,
     values: Vec<Option<BasicValueEnum<'c>>>,
     /// Non-temporal stores are made visible before a barrier and before returning.
@@ -50,7 +53,7 @@ pub fn function<'c>(
     source: &Function,
 ) -> Result<(), Failure> {
     let function = declare(context, module, source);
-    attributes(context, machine, function);
+    attributes(context, machine, isa, function);
     let mut lower = Lower {
         context,
         module,
@@ -79,11 +82,15 @@ fn declare<'c>(context: &'c Context, module: &Module<'c>, f: &Function) -> Funct
 }
 
 /// Attributes of a definition: the target, unwind tables for profilers and debuggers, and no
-/// inlining so that kernels keep their names there.
-fn attributes(context: &Context, machine: &Machine, function: FunctionValue) {
+/// inlining so that kernels keep their names there. Functions of groups all become part of one kernel.
+fn attributes(context: &Context, machine: &Machine, isa: &Isa, function: FunctionValue) {
     let add = |a: Attribute| function.add_attribute(AttributeLoc::Function, a);
-    for (name, value) in [("nounwind", 0), ("noinline", 0), ("uwtable", 2)] {
-        add(context.create_enum_attribute(Attribute::get_named_enum_kind_id(name), value));
+    let own: &[(&str, u64)] = match isa.group {
+        Some(_) => &[("nounwind", 0), ("alwaysinline", 0), ("convergent", 0)],
+        None => &[("nounwind", 0), ("noinline", 0), ("uwtable", 2)],
+    };
+    for (name, value) in own {
+        add(context.create_enum_attribute(Attribute::get_named_enum_kind_id(name), *value));
     }
     add(context.create_string_attribute("no-builtins", ""));
     add(context.create_string_attribute("probe-stack", "inline-asm"));
@@ -163,7 +170,8 @@ impl<'c> Lower<'c, '_> {
         self.call_value(callee, args)?.ok_or_else(|| Failure::from(format!("{name} has no value")))
     }
 
-    fn declaration(&self, name: &str, overloads: &[BasicTypeEnum<'c>]) -> Result<FunctionValue<'c>, Failure> {
+    /// An intrinsic's declaration; `overloads` are the types that select one of its family.
+    pub fn declaration(&self, name: &str, overloads: &[BasicTypeEnum<'c>]) -> Result<FunctionValue<'c>, Failure> {
         let found = Intrinsic::find(name).and_then(|i| i.get_declaration(self.module, overloads));
         found.ok_or_else(|| Failure::from(format!("LLVM has no intrinsic {name} of these types")))
     }
@@ -177,7 +185,8 @@ impl<'c> Lower<'c, '_> {
         Ok(self.builder.build_direct_call(callee, &args, "")?.try_as_basic_value().basic())
     }
 
-    fn get(&self, v: Val) -> BasicValueEnum<'c> {
+    /// What a value of KIR has become.
+    pub fn get(&self, v: Val) -> BasicValueEnum<'c> {
         self.values[v.0 as usize].expect("verified: values are defined before their use")
     }
 
@@ -205,6 +214,12 @@ impl<'c> Lower<'c, '_> {
     }
 
     fn inst(&mut self, inst: &Inst) -> Result<(), Failure> {
+        if let Some(group) = self.isa.group
+            && let Some(value) = group(self, inst)?
+        {
+            inst.results.first().into_iter().for_each(|r| self.set(*r, value));
+            return Ok(());
+        }
         if let [result] = inst.results[..]
             && let Some(value) = self.value(&inst.op, self.source.ty(result))?
         {
@@ -231,7 +246,7 @@ impl<'c> Lower<'c, '_> {
             Op::Insert(a, lane, s) => self.insert(v(a), *lane, v(s))?,
             Op::Shuffle(a, b, lanes) => self.shuffle(v(a), v(b), lanes)?,
             Op::PtrAdd(p, bytes) => self.offset(v(p), v(bytes))?.into(),
-            Op::Load { ptr, offset, align, .. } => self.load(v(ptr), *offset, *align, ty)?,
+            Op::Load { ptr, offset, align, hint } => self.load(v(ptr), *offset, *align, ty, *hint)?,
             Op::Stack { bytes } => self.stack(*bytes)?,
             Op::Dot2Bf16 { acc, a, b } => self.native(self.isa.dot2_bf16, &[v(acc), v(a), v(b)])?,
             Op::Dot4I8 { acc, a, b } => self.native(self.isa.dot4_i8, &[v(acc), v(a), v(b)])?,

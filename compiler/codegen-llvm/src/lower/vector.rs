@@ -30,13 +30,15 @@ impl<'c> Lower<'c, '_> {
         Ok(self.builder.build_shuffle_vector(first, vector.get_poison(), mask, "")?.into())
     }
 
-    pub(super) fn extract(&self, a: BasicValueEnum<'c>, lane: u16) -> Result<BasicValueEnum<'c>, Failure> {
+    /// A lane of a vector.
+    pub fn extract(&self, a: BasicValueEnum<'c>, lane: u16) -> Result<BasicValueEnum<'c>, Failure> {
         let BasicValueEnum::VectorValue(vector) = a else { return Ok(a) };
         let lane = self.context.i32_type().const_int(lane.into(), false);
         Ok(self.builder.build_extract_element(vector, lane, "")?)
     }
 
-    pub(super) fn insert(
+    /// A vector with one lane replaced.
+    pub fn insert(
         &self,
         a: BasicValueEnum<'c>,
         lane: u16,

@@ -2,8 +2,8 @@
 
 use super::codes::{BLOCK, Block, STEP};
 use super::quant::{QuantLayout, TILE_ROWS};
-use crate::env::Env;
-use crate::kir::{Cast, Ty, Val};
+use crate::env::{Env, WARP};
+use crate::kir::{Cast, Cond, Ty, Val};
 use crate::layout::PANEL;
 
 /// A row of a panel.
@@ -21,12 +21,28 @@ pub struct QuantRow {
 impl QuantRow {
     /// Writes the row as f32 to `to`.
     pub fn emit(&self, env: &mut Env, to: Val) {
-        let whole = self.layout.k / BLOCK;
-        env.for_const(whole, 1, |env, block| self.block(env, block, BLOCK, to));
-        if !self.layout.k.is_multiple_of(BLOCK) {
-            let block = env.b.index(whole);
-            self.block(env, block, self.layout.k % BLOCK, to);
+        let (whole, rest) = (self.layout.k / BLOCK, self.layout.k % BLOCK);
+        if env.group.threads > 1 {
+            let (hi, step) = (env.b.index(whole), env.b.index(WARP));
+            env.for_step(env.group.lane, hi, step, |env, block| self.block(env, block, BLOCK, to));
+            return self.tail(env, whole, rest, to);
         }
+        env.for_const(whole, 1, |env, block| self.block(env, block, BLOCK, to));
+        self.tail(env, whole, rest, to);
+    }
+
+    /// The last block, if it is not whole. In a group all threads would write it: the first one does.
+    fn tail(&self, env: &mut Env, whole: usize, rest: usize, to: Val) {
+        if rest == 0 {
+            return;
+        }
+        let block = env.b.index(whole);
+        if env.group.threads == 1 {
+            return self.block(env, block, rest, to);
+        }
+        let zero = env.b.index(0);
+        let first = env.b.cmp(Cond::Eq, env.group.lane, zero);
+        env.if_then(first, |env| self.block(env, block, rest, to));
     }
 
     /// The first `len` elements of a block (i64).

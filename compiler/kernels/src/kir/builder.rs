@@ -229,6 +229,11 @@ impl Builder {
         self.emit(Op::Store { ptr, offset, value, align, hint: Hint::None }, vec![]);
     }
 
+    /// Stores at `ptr + offset` with a guaranteed alignment.
+    pub fn store_with(&mut self, value: Val, ptr: Val, offset: i32, align: u32) {
+        self.emit(Op::Store { ptr, offset, value, align, hint: Hint::None }, vec![]);
+    }
+
     /// Asks for a cache line.
     pub fn prefetch(&mut self, ptr: Val, offset: i32) {
         self.emit(Op::Prefetch { ptr, offset }, vec![]);

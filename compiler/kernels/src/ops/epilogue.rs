@@ -92,6 +92,29 @@ pub struct Epilogue {
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
 
+/// A row of raw sums, and which elements of its unit stand there.
+#[derive(Clone, Copy)]
+pub struct RawRow {
+    /// The sums.
+    pub at: Val,
+    /// Element of the unit (i64) that the first one is; `None` is 0.
+    pub first: Option<Val>,
+    /// How many elements stand there; of a gated pair as many of the gate, then of up.
+    pub count: usize,
+}
+
+/// Some elements of a unit's result for one token.
+#[derive(Clone, Copy)]
+struct Piece {
+    unit: Val,
+    token: Val,
+    /// First element in the unit: i64.
+    element: Val,
+    lanes: u16,
+    /// Elements from `element` on that exist, where that is known.
+    valid: usize,
+}
+
 impl Epilogue {
     /// Emits the epilogue of unit `unit` (i64) for tokens `0..n` whose raw rows are at `raw`.
     pub fn emit(&self, env: &mut Env, unit: Val, raw: Val, n: Val) {
@@ -102,7 +125,8 @@ impl Epilogue {
         });
     }
 
-    fn emit_row(&self, env: &mut Env, unit: Val, raw: Val, t: Val) {
+    /// Emits the epilogue of a unit for token `t`; in a group a warp's threads do it together.
+    pub fn emit_row(&self, env: &mut Env, unit: Val, raw: Val, t: Val) {
         let mut panels = self.panels;
         let mut rest = self.steps.as_slice();
         while let Some(whole) = rest.iter().position(Step::needs_whole_head) {
@@ -122,6 +146,28 @@ impl Epilogue {
         }
     }
 
+    /// Whether elements of a unit can be finished without the others (but for the two of a gated pair).
+    pub fn is_pointwise(&self) -> bool {
+        matches!(self.sink, Sink::Rows(_)) && !self.steps.iter().any(Step::needs_whole_head)
+    }
+
+    /// Whether a unit is a gate and up pair.
+    pub fn is_gated(&self) -> bool {
+        self.steps.iter().any(|s| matches!(s, Step::Gated(_)))
+    }
+
+    /// Emits a pointwise epilogue for some elements of a unit and token `t`.
+    pub fn emit_part(&self, env: &mut Env, unit: Val, raw: RawRow, t: Val) {
+        let Sink::Rows(out) = &self.sink else { unreachable!("pointwise epilogues go to rows") };
+        env.elements(raw.count, |env, i, lanes| {
+            let element = raw.first.map_or(i, |first| env.b.add(i, first));
+            let piece = Piece { unit, token: t, element, lanes, valid: usize::MAX };
+            let at = env.at(raw.at, i, 4);
+            let v = self.value(env, &self.steps, (at, raw.count), piece);
+            self.store(env, out, v, piece);
+        });
+    }
+
     /// Applies pointwise steps to each vector of the raw row, back into it or into `out`. Returns
     /// the number of panels left.
     fn pointwise(
@@ -132,77 +178,112 @@ impl Epilogue {
         (unit, raw, t): (Val, Val, Val),
         out: Option<&Rows>,
     ) -> usize {
-        let gate = steps.iter().position(|s| matches!(s, Step::Gated(_)));
-        let left = if gate.is_some() { panels / 2 } else { panels };
+        let gated = steps.iter().any(|s| matches!(s, Step::Gated(_)));
+        let left = if gated { panels / 2 } else { panels };
         if steps.is_empty() && out.is_none() {
             return left;
         }
-        for p in 0..left {
-            let mut v = env.b.load(VECTOR, raw, (p * PANEL * 4) as i32);
-            let mut after = steps;
-            if let Some(gate) = gate {
-                let up = env.b.load(VECTOR, raw, ((p + left) * PANEL * 4) as i32);
-                let before = &steps[..gate];
-                v = self.apply(env, before, v, (unit, t, p));
-                let up = self.apply(env, before, up, (unit, t, p + left));
-                let Step::Gated(act) = steps[gate] else { unreachable!("found as Gated") };
-                let g = act.emit(env, v);
-                v = env.b.mul(g, up);
-                after = &steps[gate + 1..];
-            }
-            v = self.apply(env, after, v, (unit, t, p));
+        let count = left * PANEL;
+        let one = |env: &mut Env, element: Val, lanes: u16, valid: usize| {
+            let piece = Piece { unit, token: t, element, lanes, valid };
+            let at = env.at(raw, element, 4);
+            let v = self.value(env, steps, (at, count), piece);
             match out {
-                Some(out) => self.store(env, out, v, (unit, t, p)),
-                None => env.b.store(v, raw, (p * PANEL * 4) as i32),
+                Some(out) => self.store(env, out, v, piece),
+                None => env.b.store(v, at, 0),
             }
+        };
+        if env.group.threads > 1 {
+            env.elements(count, |env, element, lanes| one(env, element, lanes, usize::MAX));
+            return left;
+        }
+        for p in 0..left {
+            let element = env.b.index(p * PANEL);
+            one(env, element, LANES, self.unit_rows.saturating_sub(p * PANEL));
         }
         left
     }
 
-    fn apply(&self, env: &mut Env, steps: &[Step], v: Val, (unit, t, p): (Val, Val, usize)) -> Val {
+    /// What pointwise steps make of the sums at `at`; the up part of a gated pair stands `count` elements
+    /// behind them.
+    fn value(&self, env: &mut Env, steps: &[Step], (at, count): (Val, usize), piece: Piece) -> Val {
+        let ty = Ty { elem: Elem::F32, lanes: piece.lanes };
+        let v = env.b.load(ty, at, 0);
+        let Some(gate) = steps.iter().position(|s| matches!(s, Step::Gated(_))) else {
+            return self.apply(env, steps, v, piece);
+        };
+        let up = env.b.load(ty, at, (4 * count) as i32);
+        let half = self.panels / 2 * PANEL;
+        let upper = Piece { element: env.b.add_const(piece.element, half as i64), ..piece };
+        let v = self.apply(env, &steps[..gate], v, piece);
+        let up = self.apply(env, &steps[..gate], up, upper);
+        let Step::Gated(act) = steps[gate] else { unreachable!("found as Gated") };
+        let g = act.emit(env, v);
+        let v = env.b.mul(g, up);
+        self.apply(env, &steps[gate + 1..], v, piece)
+    }
+
+    fn apply(&self, env: &mut Env, steps: &[Step], v: Val, piece: Piece) -> Val {
+        let ty = env.b.ty(v);
         steps.iter().fold(v, |v, step| match step {
             Step::Bias(offset) => {
                 let base = env.ptr(Place::Weights(*offset));
-                let base = env.at(base, unit, self.panels * PANEL * 4);
-                let bias = env.b.load(VECTOR, base, (p * PANEL * 4) as i32);
+                let base = env.at(base, piece.unit, self.panels * PANEL * 4);
+                let base = env.at(base, piece.element, 4);
+                let bias = env.b.load(ty, base, 0);
                 env.b.add(v, bias)
             }
             Step::Act(act) => act.emit(env, v),
             Step::Residual(rows) => {
-                let r = self.other(env, rows, (unit, t, p));
+                let r = self.other(env, rows, piece);
                 env.b.add(r, v)
             }
             Step::Mul(rows) => {
-                let r = self.other(env, rows, (unit, t, p));
+                let r = self.other(env, rows, piece);
                 env.b.mul(r, v)
             }
             Step::Scale(s) => {
-                let s = env.b.float(VECTOR, f64::from(*s));
+                let s = env.b.float(ty, f64::from(*s));
                 env.b.mul(v, s)
             }
             Step::Gated(_) | Step::HeadNorm { .. } | Step::Rope { .. } => unreachable!("not pointwise"),
         })
     }
 
-    /// Address of the vector of panel `p` in a buffer of the result's shape, and its first column.
-    fn column(&self, env: &mut Env, rows: &Rows, (unit, t, p): (Val, Val, usize)) -> (Val, Val) {
-        let row = env.row(rows, t);
-        let first = env.b.mul_const(unit, self.unit_rows as i64);
-        let column = env.b.add_const(first, (p * PANEL) as i64);
-        (env.at(row, column, rows.elem.bytes()), column)
+    /// First column of a piece in a row of the result.
+    fn column(&self, env: &mut Env, piece: Piece) -> Val {
+        let first = env.b.mul_const(piece.unit, self.unit_rows as i64);
+        env.b.add(first, piece.element)
     }
 
-    fn other(&self, env: &mut Env, rows: &Rows, at: (Val, Val, usize)) -> Val {
-        let (p, _) = self.column(env, rows, at);
-        env.b.load(VECTOR, p, 0)
+    fn other(&self, env: &mut Env, rows: &Rows, piece: Piece) -> Val {
+        let (row, column) = (env.row(rows, piece.token), self.column(env, piece));
+        if env.group.threads == 1 {
+            let at = env.at(row, column, rows.elem.bytes());
+            return env.b.load(VECTOR, at, 0);
+        }
+        self.inside(env, rows, column, |env| vec![env.load_row(rows.elem, row, column, 1)])
     }
 
-    /// Stores a vector of results: whole where the row has room for it, else its valid lanes.
-    fn store(&self, env: &mut Env, out: &Rows, v: Val, at: (Val, Val, usize)) {
-        let (to, column) = self.column(env, out, at);
-        let valid = self.unit_rows.saturating_sub(at.2 * PANEL).min(PANEL);
-        if valid < PANEL {
-            return store_lanes(env, out.elem, v, to, valid);
+    /// What `f` gives where a column of a group's result exists, else zero.
+    fn inside(&self, env: &mut Env, rows: &Rows, column: Val, f: impl FnOnce(&mut Env) -> Vec<Val>) -> Val {
+        if rows.width.is_multiple_of(PANEL) {
+            return f(env)[0];
+        }
+        let width = env.b.index(rows.width);
+        let exists = env.b.cmp(Cond::Lt, column, width);
+        env.if_value(exists, f, |env| vec![env.b.float(Ty::F32, 0.0)])[0]
+    }
+
+    /// Stores results: whole vectors where the row has room for them, else valid lanes.
+    fn store(&self, env: &mut Env, out: &Rows, v: Val, piece: Piece) {
+        let (row, column) = (env.row(out, piece.token), self.column(env, piece));
+        if piece.lanes == 1 {
+            return self.store_one(env, out, v, (row, column), piece);
+        }
+        let to = env.at(row, column, out.elem.bytes());
+        if piece.valid < PANEL {
+            return store_lanes(env, out.elem, v, to, piece.valid);
         }
         if out.stride.is_multiple_of(PANEL * out.elem.bytes()) {
             return env.store_elems(out.elem, v, to);
@@ -213,6 +294,18 @@ impl Epilogue {
         let tail = out.width % PANEL;
         let elem = out.elem;
         env.if_else(fits, |env| env.store_elems(elem, v, to), |env| store_lanes(env, elem, v, to, tail));
+    }
+
+    /// Stores one result if its column exists.
+    fn store_one(&self, env: &mut Env, out: &Rows, v: Val, (row, column): (Val, Val), piece: Piece) {
+        if self.unit_rows.is_multiple_of(PANEL) && out.width.is_multiple_of(PANEL) {
+            return env.store_row(out.elem, v, row, column);
+        }
+        let (rows, width) = (env.b.index(self.unit_rows), env.b.index(out.width));
+        let in_unit = env.b.cmp(Cond::Lt, piece.element, rows);
+        let in_row = env.b.cmp(Cond::Lt, column, width);
+        let exists = env.b.and(in_unit, in_row);
+        env.if_then(exists, |env| env.store_row(out.elem, v, row, column));
     }
 
     fn whole_head(&self, env: &mut Env, step: &Step, raw: Val, t: Val) {

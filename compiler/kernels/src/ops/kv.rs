@@ -74,6 +74,15 @@ impl KvCache {
             Part::Keys => (PAGE, env.at(base, slot, elem)),
             Part::Values => (1, env.at(base, slot, self.layout.head_dim * elem)),
         };
+        if env.group.threads > 1 {
+            return env.one_by_one(self.layout.head_dim, |env, e| {
+                let x = env.at(from, e, 4);
+                let x = env.b.load(Ty::F32, x, 0);
+                let to = env.at(start, e, stride * elem);
+                let x = if elem == 2 { env.b.cast(Cast::F32ToF16, x, Ty::I16) } else { x };
+                env.b.store(x, to, 0);
+            });
+        }
         let mut e = 0;
         while e < self.layout.head_dim {
             let v = env.b.load(VECTOR, from, 4 * e as i32);

@@ -4,6 +4,7 @@
 //! segments are shared out among the workers in contiguous ranges.
 
 use super::epilogue::Epilogue;
+use super::gpu::{self, gemv::Gather};
 use super::product::Product;
 use super::prologue::{self, Prologue};
 use crate::env::{Count, Env, Place, Rows, Scratch};
@@ -44,11 +45,16 @@ pub struct LinearKernel {
     pub raw: Place,
     /// Register tiling.
     pub schedule: Schedule,
+    /// Where a group's units wait for their other rows.
+    pub gather: Option<Gather>,
 }
 
 impl LinearKernel {
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        if scratch.threads > 1 {
+            return gpu::gemv::build(self, name, scratch);
+        }
         let mut env = Env::new(name, scratch);
         let n = env.count(self.count);
         let x = prologue::emit(&mut env, self.prologue.as_ref(), &self.x, n);

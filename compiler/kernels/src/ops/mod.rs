@@ -5,6 +5,7 @@ pub mod byte_rows;
 pub mod embed;
 pub mod epilogue;
 pub mod gather;
+pub mod gpu;
 pub mod int_product;
 mod int_sums;
 pub mod kv;

@@ -1,7 +1,7 @@
 //! RMSNorm and LayerNorm of one row, and the kernel that writes normalised rows.
 
 use super::byte_rows::ByteRow;
-use crate::env::{Count, Env, RowElem, Rows, Scratch};
+use crate::env::{Count, Env, RowElem, Rows, Scratch, WARP};
 use crate::kir::{Elem, Function, Ty, UnOp, Val};
 use crate::layout::LANES;
 use crate::math;
@@ -32,6 +32,9 @@ const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
 /// Sum over `f` of the row's vectors, and of its last elements one by one. `f` maps an element (a
 /// vector or a scalar) to the term that is added.
 fn sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val) -> Val {
+    if env.group.threads > 1 {
+        return warp_sum(env, x, n, f);
+    }
     let lanes = LANES as usize;
     let zero = env.b.float(VECTOR, 0.0);
     let (lo, hi, step) = (env.b.index(0), env.b.index(n / lanes * lanes), env.b.index(lanes));
@@ -50,8 +53,20 @@ fn sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val)
     total
 }
 
+/// The same where a warp's threads take elements in turns; all of them get it.
+fn warp_sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val) -> Val {
+    let (zero, hi, step) = (env.b.float(Ty::F32, 0.0), env.b.index(n), env.b.index(WARP));
+    let total = env.for_carried((env.group.lane, hi, step), &[zero], |env, i, acc| {
+        let p = env.at(x, i, 4);
+        let v = env.b.load(Ty::F32, p, 0);
+        let term = f(env, v);
+        vec![env.b.add(acc[0], term)]
+    });
+    crate::group::reduce_add(&mut env.b, total[0])
+}
+
 /// `(sum / n + eps)^-1/2`.
-fn inverse_root(env: &mut Env, sum: Val, n: usize, eps: f32) -> Val {
+pub fn inverse_root(env: &mut Env, sum: Val, n: usize, eps: f32) -> Val {
     let (count, eps, one) =
         (env.b.float(Ty::F32, n as f64), env.b.float(Ty::F32, eps.into()), env.b.float(Ty::F32, 1.0));
     let mean = env.b.div(sum, count);
@@ -64,10 +79,10 @@ fn inverse_root(env: &mut Env, sum: Val, n: usize, eps: f32) -> Val {
 pub type RowAt = (Val, RowElem);
 
 /// A vector of the call's weights at `offset`, from element `i`.
-fn weights_vector(env: &mut Env, offset: usize, i: Val) -> Val {
+fn weights_vector(env: &mut Env, offset: usize, i: Val, lanes: u16) -> Val {
     let base = env.b.ptr_add_const(env.weights, offset);
     let p = env.at(base, i, 4);
-    env.b.load(VECTOR, p, 0)
+    env.b.load(Ty { elem: Elem::F32, lanes }, p, 0)
 }
 
 /// The elements of a row as f32, normalised or as they are.
@@ -90,7 +105,7 @@ impl Values {
 
     /// A vector of elements from `i` (i64) on.
     pub fn load(&self, env: &mut Env, i: Val) -> Val {
-        let v = env.load_row(self.x.1, self.x.0, i, LANES);
+        let v = env.load_row(self.x.1, self.x.0, i, env.lanes());
         match &self.norm {
             None => v,
             Some((norm, factors)) => factors.apply(env, *norm, i, v),
@@ -102,13 +117,14 @@ impl Factors {
     fn apply(&self, env: &mut Env, norm: Norm, i: Val, v: Val) -> Val {
         let centred = self.mean.map_or(v, |mean| env.b.sub(v, mean));
         let v = env.b.mul(centred, self.factor);
+        let lanes = env.lanes();
         match norm {
             Norm::Rms { scale, .. } => {
-                let g = weights_vector(env, scale, i);
+                let g = weights_vector(env, scale, i, lanes);
                 env.b.mul(v, g)
             }
             Norm::Layer { scale, bias, .. } => {
-                let (g, h) = (weights_vector(env, scale, i), weights_vector(env, bias, i));
+                let (g, h) = (weights_vector(env, scale, i, lanes), weights_vector(env, bias, i, lanes));
                 let v = env.b.mul(v, g);
                 env.b.add(v, h)
             }
@@ -122,6 +138,12 @@ pub fn row(env: &mut Env, norm: Option<Norm>, x: RowAt, y: RowAt, n: usize) {
     if y.1 == RowElem::Bytes {
         return ByteRow { k: n }.emit(env, &values, y.0);
     }
+    if env.group.threads > 1 {
+        return env.elements(n, |env, i, _| {
+            let v = values.load(env, i);
+            env.store_row(y.1, v, y.0, i);
+        });
+    }
     env.for_const(n.next_multiple_of(LANES as usize), LANES as usize, |env, i| {
         let v = values.load(env, i);
         env.store_row(y.1, v, y.0, i);
@@ -133,7 +155,7 @@ fn factors(env: &mut Env, norm: Norm, x: Val, n: usize) -> Factors {
         Norm::Rms { eps, .. } => {
             let squares = sum(env, x, n, |env, v| env.b.mul(v, v));
             let factor = inverse_root(env, squares, n, eps);
-            Factors { factor: env.b.splat(factor, LANES), mean: None }
+            Factors { factor: env.b.splat(factor, env.lanes()), mean: None }
         }
         Norm::Layer { eps, .. } => {
             let total = sum(env, x, n, |_, v| v);
@@ -145,7 +167,8 @@ fn factors(env: &mut Env, norm: Norm, x: Val, n: usize) -> Factors {
                 env.b.mul(d, d)
             });
             let factor = inverse_root(env, squares, n, eps);
-            Factors { factor: env.b.splat(factor, LANES), mean: Some(env.b.splat(mean, LANES)) }
+            let lanes = env.lanes();
+            Factors { factor: env.b.splat(factor, lanes), mean: Some(env.b.splat(mean, lanes)) }
         }
     }
 }
@@ -166,10 +189,14 @@ impl ConvertKernel {
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
         let mut env = Env::new(name, scratch);
         let n = env.count(self.count);
-        env.own_rows(n, |env, r| {
-            let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
-            row(env, None, (x, self.x.elem), (y, self.y.elem), self.x.width);
-        });
+        if self.y.elem == RowElem::Bytes || env.group.threads == 1 {
+            env.own_rows(n, |env, r| {
+                let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
+                row(env, None, (x, self.x.elem), (y, self.y.elem), self.x.width);
+            });
+        } else {
+            env.copy_rows(n, &self.x, &self.y);
+        }
         env.finish()
     }
 }

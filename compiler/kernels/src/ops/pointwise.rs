@@ -3,7 +3,6 @@
 use super::epilogue::Activation;
 use crate::env::{Count, Env, Rows, Scratch};
 use crate::kir::{Elem, Function, Ty, Val};
-use crate::layout::LANES;
 
 /// What is done to each element.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,13 +41,9 @@ impl PointwiseKernel {
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
         let mut env = Env::new(name, scratch);
         let n = env.count(self.count);
-        env.own_rows(n, |env, r| {
+        env.own_elements(n, self.y.width, |env, r, i, lanes| {
             let (x, y) = (env.row(&self.x, r), env.row(&self.y, r));
-            let x = env.b.ptr_add_const(x, self.x_start * self.x.elem.bytes());
-            let whole = self.y.width / LANES as usize * LANES as usize;
-            env.for_const(whole, LANES as usize, |env, i| self.element(env, LANES, (x, y, r), i));
-            let (lo, hi) = (env.b.index(whole), env.b.index(self.y.width));
-            env.for_range(lo, hi, 1, |env, i| self.element(env, 1, (x, y, r), i));
+            self.element(env, lanes, (x, y, r), i);
         });
         env.finish()
     }
@@ -56,7 +51,8 @@ impl PointwiseKernel {
     /// `lanes` elements from column `i`.
     fn element(&self, env: &mut Env, lanes: u16, (x, y, r): (Val, Val, Val), i: Val) {
         let ty = Ty { elem: Elem::F32, lanes };
-        let v = env.load_row(self.x.elem, x, i, lanes);
+        let from = if self.x_start == 0 { i } else { env.b.add_const(i, self.x_start as i64) };
+        let v = env.load_row(self.x.elem, x, from, lanes);
         let v = match &self.f {
             Pointwise::Copy => v,
             Pointwise::Add(rows) | Pointwise::Mul(rows) => {

@@ -17,19 +17,26 @@ impl Rotation {
     /// Rotates the head at `x` in place by the angles at `angles`: cosines, then sines.
     pub fn emit(&self, env: &mut Env, x: Val, angles: Val) {
         let half = self.rotary_dim / 2;
+        if env.group.threads > 1 {
+            return env.elements(half, |env, i, _| self.pairs(env, (x, angles), i, 1));
+        }
         let lanes = if self.interleaved { 1 } else { largest_power_of_two_divisor(half).min(16) };
-        let ty = Ty { elem: Elem::F32, lanes: lanes as u16 };
+        env.for_const(half, lanes, |env, i| self.pairs(env, (x, angles), i, lanes as u16));
+    }
+
+    /// Rotates `lanes` pairs from pair `i` (i64) on.
+    fn pairs(&self, env: &mut Env, (x, angles): (Val, Val), i: Val, lanes: u16) {
+        let half = self.rotary_dim / 2;
+        let ty = Ty { elem: Elem::F32, lanes };
         let (first, second, scale) = if self.interleaved { (0, 4, 8) } else { (0, 4 * half, 4) };
-        env.for_const(half, lanes, |env, i| {
-            let (x, angle) = (env.at(x, i, scale), env.at(angles, i, 4));
-            let (a, b) = (env.b.load(ty, x, first), env.b.load(ty, x, second as i32));
-            let (cos, sin) = (env.b.load(ty, angle, 0), env.b.load(ty, angle, 4 * half as i32));
-            let (ac, bs) = (env.b.mul(a, cos), env.b.mul(b, sin));
-            let (bc, as_) = (env.b.mul(b, cos), env.b.mul(a, sin));
-            let (ra, rb) = (env.b.sub(ac, bs), env.b.add(bc, as_));
-            env.b.store(ra, x, first);
-            env.b.store(rb, x, second as i32);
-        });
+        let (x, angle) = (env.at(x, i, scale), env.at(angles, i, 4));
+        let (a, b) = (env.b.load(ty, x, first), env.b.load(ty, x, second as i32));
+        let (cos, sin) = (env.b.load(ty, angle, 0), env.b.load(ty, angle, 4 * half as i32));
+        let (ac, bs) = (env.b.mul(a, cos), env.b.mul(b, sin));
+        let (bc, as_) = (env.b.mul(b, cos), env.b.mul(a, sin));
+        let (ra, rb) = (env.b.sub(ac, bs), env.b.add(bc, as_));
+        env.b.store(ra, x, first);
+        env.b.store(rb, x, second as i32);
     }
 }
 
@@ -59,7 +66,7 @@ impl RopeTableKernel {
             let position = env.step_index("positions", t);
             let position = env.b.cast(Cast::IntToFloat, position, Ty::F32);
             let (freqs, row) = (env.b.ptr_add_const(env.weights, self.inv_freq), env.row(&self.table, t));
-            env.for_const(half, 1, |env, i| {
+            env.one_by_one(half, |env, i| {
                 let (freq, out) = (env.at(freqs, i, 4), env.at(row, i, 4));
                 let freq = env.b.load(Ty::F32, freq, 0);
                 let angle = env.b.mul(position, freq);

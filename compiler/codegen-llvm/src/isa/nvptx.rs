@@ -1,0 +1,324 @@
+//! NVIDIA GPUs through PTX: groups of threads, warps, matrix products.
+//!
+//! Addresses that come from memory or from the step's arguments are global; `Shared` gives the others.
+//! LLVM's atomics lose their ordering on this target, so what groups of different blocks agree on is
+//! written in PTX (PTX ISA, memory consistency model).
+
+use super::{Isa, Native};
+use crate::error::Failure;
+use crate::lower::Lower;
+use inkwell::attributes::{Attribute, AttributeLoc};
+use inkwell::context::Context;
+use inkwell::intrinsics::Intrinsic;
+use inkwell::module::{Linkage, Module};
+use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
+use inkwell::types::BasicMetadataTypeEnum;
+use inkwell::values::{BasicValue, BasicValueEnum, FunctionValue, PointerValue};
+use inkwell::{AddressSpace, IntPredicate};
+use llmc_abi::step::{STEP_FIELDS, SYNC_PHASES, kernel_symbol};
+use llmc_kernels::kir::legalize::Limits;
+use llmc_kernels::kir::{Elem, Hint, Inst, Mma, Op, Ty, Val};
+
+/// The table.
+pub const ISA: Isa = Isa {
+    triple_prefix: "nvptx64-",
+    cpu: "sm_80",
+    initialize: || LlvmTarget::initialize_nvptx(&InitializationConfig::default()),
+    features: |_| "+ptx70".into(),
+    tuning: |_| &[],
+    limits: |_| Limits { native_dot2_bf16: false, native_dot4_i8: false, ..Limits::NONE },
+    dot2_bf16: None,
+    dot4_i8: None,
+    table16: None::<Native>,
+    group: Some(group),
+};
+
+/// Address spaces of PTX.
+const GLOBAL: u16 = 1;
+const SHARED: u16 = 3;
+/// All lanes of a warp.
+const WARP: i64 = -1;
+/// Symbol of the memory that kernels get from `Shared`.
+const SHARED_SYMBOL: &str = "llmc_shared";
+/// Symbol of the clock at the end of the phase before, in worker 0.
+const CLOCK_SYMBOL: &str = "llmc_clock";
+
+/// Arrives at a barrier of all workers and waits for the others. The first worker adds what makes the
+/// counter's upper bit flip when all have come. Worker 0 adds the clock's progress to its phase.
+const BARRIER: &str = "{\n\
+    .reg .pred q; .reg .b32 o, v; .reg .b64 c, d;\n\
+    setp.ne.u32 q, $1, 0;\n\
+    @q bra DONE;\n\
+    sub.u32 v, 0x80000001, $3;\n\
+    setp.eq.u32 q, $2, 0;\n\
+    selp.u32 v, v, 1, q;\n\
+    fence.acq_rel.gpu;\n\
+    atom.add.relaxed.gpu.u32 o, [$0], v;\n\
+    WAIT:\n\
+    ld.acquire.gpu.u32 v, [$0];\n\
+    xor.b32 v, v, o;\n\
+    setp.ge.s32 q, v, 0;\n\
+    @q bra WAIT;\n\
+    setp.ne.u32 q, $2, 0;\n\
+    @q bra DONE;\n\
+    mov.u64 c, %clock64;\n\
+    ld.shared.u64 d, [$5];\n\
+    st.shared.u64 [$5], c;\n\
+    sub.u64 d, c, d;\n\
+    red.relaxed.gpu.add.u64 [$4], d;\n\
+    DONE:\n\
+    }";
+
+/// Adds to a counter; 1 in the first thread of the worker that brings it to the total, else 0.
+const LAST_OF: &str = "{\n\
+    .reg .pred q; .reg .b32 o;\n\
+    mov.u32 $0, 0;\n\
+    setp.ne.u32 q, $1, 0;\n\
+    @q bra DONE;\n\
+    fence.acq_rel.gpu;\n\
+    atom.add.relaxed.gpu.u32 o, [$2], $3;\n\
+    add.u32 o, o, $3;\n\
+    setp.eq.u32 q, o, $4;\n\
+    selp.u32 $0, 1, 0, q;\n\
+    @q st.relaxed.gpu.u32 [$2], 0;\n\
+    fence.acq_rel.gpu;\n\
+    DONE:\n\
+    }";
+
+/// A group barrier that tells all threads whether any of them brought something but zero.
+const ANY: &str = "{\n\
+    .reg .pred p, q;\n\
+    setp.ne.u32 q, $1, 0;\n\
+    bar.red.or.pred p, 0, q;\n\
+    selp.u32 $0, 1, 0, p;\n\
+    }";
+
+/// The instructions of groups; `None` for others.
+fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'c>>, Failure> {
+    let nothing = || low.constant(Ty::I32, 0);
+    Ok(Some(match &inst.op {
+        Op::Thread => low.builder.build_int_z_extend(thread(low)?.into_int_value(), low.context.i64_type(), "")?.into(),
+        Op::Shared { .. } => shared(low)?,
+        Op::GroupBarrier => collective(low, "llvm.nvvm.barrier.cta.sync.aligned.all", &[low.constant(Ty::I32, 0)])?
+            .unwrap_or_else(nothing),
+        Op::WarpBarrier => {
+            collective(low, "llvm.nvvm.bar.warp.sync", &[low.constant(Ty::I32, WARP)])?.unwrap_or_else(nothing)
+        }
+        Op::LaneXor { value, mask } => lane_xor(low, *value, *mask)?,
+        Op::Mma { kind, acc, a, b } => mma(low, *kind, [*acc, *a, *b])?,
+        Op::LastOf { counter, add, total } => last_of(low, *counter, *add, *total)?,
+        Op::Barrier { phase } => barrier(low, *phase).map(|()| nothing())?,
+        Op::AsyncCopy { to, from, bytes } => async_copy(low, *to, *from, *bytes).map(|()| nothing())?,
+        Op::AsyncCommit => collective(low, "llvm.nvvm.cp.async.commit.group", &[])?.unwrap_or_else(nothing),
+        Op::AsyncWait { pending } => {
+            let pending = low.constant(Ty::I32, i64::from(*pending));
+            collective(low, "llvm.nvvm.cp.async.wait.group", &[pending])?.unwrap_or_else(nothing)
+        }
+        Op::Prefetch { ptr, offset } => {
+            let address = in_space(low, low.address(low.get(*ptr), *offset)?, GLOBAL)?;
+            collective(low, "llvm.nvvm.prefetch.global.L2", &[address.into()])?.unwrap_or_else(nothing)
+        }
+        Op::Load { ptr, offset, align, hint } if low.source.ty(inst.results[0]) == Ty::PTR => {
+            let space = low.context.ptr_type(AddressSpace::from(GLOBAL)).into();
+            let global = low.load_as(low.get(*ptr), *offset, *align, space, *hint)?.into_pointer_value();
+            generic(low, global)?
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// This thread's number in its block: i32.
+fn thread<'c>(low: &Lower<'c, '_>) -> Result<BasicValueEnum<'c>, Failure> {
+    low.intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", &[], &[])
+}
+
+/// A pointer in the space that holds both others.
+fn generic<'c>(low: &Lower<'c, '_>, ptr: PointerValue<'c>) -> Result<BasicValueEnum<'c>, Failure> {
+    let ty = low.context.ptr_type(AddressSpace::default());
+    Ok(low.builder.build_address_space_cast(ptr, ty, "")?.into())
+}
+
+fn in_space<'c>(low: &Lower<'c, '_>, ptr: PointerValue<'c>, space: u16) -> Result<PointerValue<'c>, Failure> {
+    let ty = low.context.ptr_type(AddressSpace::from(space));
+    Ok(low.builder.build_address_space_cast(ptr, ty, "")?)
+}
+
+/// The memory whose size is given at launch.
+fn shared<'c>(low: &Lower<'c, '_>) -> Result<BasicValueEnum<'c>, Failure> {
+    let global = low.module.get_global(SHARED_SYMBOL).unwrap_or_else(|| {
+        let ty = low.context.i8_type().array_type(0);
+        let global = low.module.add_global(ty, Some(AddressSpace::from(SHARED)), SHARED_SYMBOL);
+        global.set_alignment(128);
+        global
+    });
+    generic(low, global.as_pointer_value())
+}
+
+/// Eight bytes of memory of the block for the clock.
+fn clock<'c>(low: &Lower<'c, '_>) -> PointerValue<'c> {
+    let global = low.module.get_global(CLOCK_SYMBOL).unwrap_or_else(|| {
+        let ty = low.context.i64_type();
+        let global = low.module.add_global(ty, Some(AddressSpace::from(SHARED)), CLOCK_SYMBOL);
+        global.set_linkage(Linkage::Internal);
+        global.set_initializer(&ty.get_undef());
+        global
+    });
+    global.as_pointer_value()
+}
+
+/// Calls an intrinsic that all threads of a warp or a group run together, and that must stay where it is.
+fn collective<'c>(
+    low: &Lower<'c, '_>,
+    name: &str,
+    args: &[BasicValueEnum<'c>],
+) -> Result<Option<BasicValueEnum<'c>>, Failure> {
+    let callee = low.declaration(name, &[])?;
+    let args: Vec<_> = args.iter().map(|a| (*a).into()).collect();
+    let call = low.builder.build_direct_call(callee, &args, "")?;
+    let convergent = Attribute::get_named_enum_kind_id("convergent");
+    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(convergent, 0));
+    Ok(call.try_as_basic_value().basic())
+}
+
+fn valued<'c>(low: &Lower<'c, '_>, name: &str, args: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    collective(low, name, args)?.ok_or_else(|| Failure::from(format!("{name} has no value")))
+}
+
+fn lane_xor<'c>(low: &Lower<'c, '_>, value: Val, mask: u8) -> Result<BasicValueEnum<'c>, Failure> {
+    let float = low.source.ty(value).elem == Elem::F32;
+    let name = if float { "llvm.nvvm.shfl.sync.bfly.f32" } else { "llvm.nvvm.shfl.sync.bfly.i32" };
+    let k = |v| low.constant(Ty::I32, v);
+    valued(low, name, &[k(WARP), low.get(value), k(mask.into()), k(31)])
+}
+
+fn mma<'c>(low: &Lower<'c, '_>, kind: Mma, [acc, a, b]: [Val; 3]) -> Result<BasicValueEnum<'c>, Failure> {
+    let name = match kind {
+        Mma::Bf16 => "llvm.nvvm.mma.m16n8k16.row.col.bf16",
+        Mma::F16 => "llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
+        Mma::U8S8 => "llvm.nvvm.mma.m16n8k32.row.col.u8.s8",
+    };
+    let lanes = |v: Val, n: u16| (0..n).map(|i| low.extract(low.get(v), i)).collect::<Result<Vec<_>, _>>();
+    let (mut a, mut b) = (lanes(a, 4)?, lanes(b, 2)?);
+    if kind == Mma::F16 {
+        let pair = low.context.f16_type().vec_type(2);
+        for v in a.iter_mut().chain(&mut b) {
+            *v = low.builder.build_bit_cast(*v, pair, "")?;
+        }
+    }
+    let args = [a, b, lanes(acc, 4)?].concat();
+    let result = valued(low, name, &args)?.into_struct_value();
+    let mut out = low.get(acc);
+    for i in 0..4u16 {
+        let lane = low.builder.build_extract_value(result, u32::from(i), "")?;
+        out = low.insert(out, i, lane)?;
+    }
+    Ok(out)
+}
+
+/// Runs PTX that must stay where it is, with the result of type `ty` if it has one.
+fn asm<'c>(
+    low: &Lower<'c, '_>,
+    text: &str,
+    constraints: &str,
+    args: &[BasicValueEnum<'c>],
+    ty: Option<Ty>,
+) -> Result<Option<BasicValueEnum<'c>>, Failure> {
+    let params: Vec<BasicMetadataTypeEnum> = args.iter().map(|a| a.get_type().into()).collect();
+    let signature = match ty {
+        Some(ty) => low.ty(ty).into_int_type().fn_type(&params, false),
+        None => low.context.void_type().fn_type(&params, false),
+    };
+    let callee = low.context.create_inline_asm(signature, text.into(), constraints.into(), true, false, None, false);
+    let args: Vec<_> = args.iter().map(|a| (*a).into()).collect();
+    let call = low.builder.build_indirect_call(signature, callee, &args, "")?;
+    let convergent = Attribute::get_named_enum_kind_id("convergent");
+    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(convergent, 0));
+    Ok(call.try_as_basic_value().basic())
+}
+
+fn last_of<'c>(low: &Lower<'c, '_>, counter: Val, add: Val, total: u32) -> Result<BasicValueEnum<'c>, Failure> {
+    group_barrier(low)?;
+    let args = [thread(low)?, low.get(counter), low.get(add), low.constant(Ty::I32, i64::from(total))];
+    let own = asm(low, LAST_OF, "=&r,r,l,r,r,~{memory}", &args, Some(Ty::I32))?.ok_or("the PTX has a result")?;
+    let any = asm(low, ANY, "=r,r,~{memory}", &[own], Some(Ty::I32))?.ok_or("the PTX has a result")?;
+    let zero = low.context.i32_type().const_zero();
+    Ok(low.builder.build_int_compare(IntPredicate::NE, any.into_int_value(), zero, "")?.into())
+}
+
+fn group_barrier(low: &Lower<'_, '_>) -> Result<(), Failure> {
+    collective(low, "llvm.nvvm.barrier.cta.sync.aligned.all", &[low.constant(Ty::I32, 0)]).map(|_| ())
+}
+
+/// A barrier of all workers: threads of the block meet, the first one meets those of the other blocks.
+fn barrier<'c>(low: &Lower<'c, '_>, phase: u32) -> Result<(), Failure> {
+    group_barrier(low)?;
+    let param = |i: usize| low.get(low.source.body.params[i]);
+    let offset = STEP_FIELDS.iter().find(|(name, _)| *name == "sync").ok_or("steps have a sync")?.1;
+    let space = low.context.ptr_type(AddressSpace::from(GLOBAL)).into();
+    let sync = low.load_as(param(0), offset as i32, 8, space, Hint::Constant)?.into_pointer_value();
+    let ticks = low.address(sync.into(), (SYNC_PHASES + 8 * phase as usize) as i32)?;
+    let narrow = |v: BasicValueEnum<'c>| low.builder.build_int_truncate(v.into_int_value(), low.context.i32_type(), "");
+    let args = [
+        sync.into(),
+        thread(low)?,
+        narrow(param(1))?.into(),
+        narrow(param(2))?.into(),
+        ticks.into(),
+        clock(low).into(),
+    ];
+    asm(low, BARRIER, "l,r,r,r,l,l,~{memory}", &args, None)?;
+    group_barrier(low)
+}
+
+fn async_copy(low: &Lower<'_, '_>, to: Val, from: Val, bytes: u32) -> Result<(), Failure> {
+    let name = match bytes {
+        16 => "llvm.nvvm.cp.async.cg.shared.global.16",
+        8 => "llvm.nvvm.cp.async.ca.shared.global.8",
+        _ => "llvm.nvvm.cp.async.ca.shared.global.4",
+    };
+    let to = in_space(low, low.get(to).into_pointer_value(), SHARED)?;
+    let from = in_space(low, low.get(from).into_pointer_value(), GLOBAL)?;
+    collective(low, name, &[to.as_basic_value_enum(), from.as_basic_value_enum()]).map(|_| ())
+}
+
+/// Calling convention of a kernel.
+const PTX_KERNEL: u32 = 71;
+/// Notes the clock at the start of a step.
+const START: &str = "{\n.reg .b64 c;\nmov.u64 c, %clock64;\nst.shared.u64 [$0], c;\n}";
+
+/// Adds the kernel that runs a step's function in every thread: the block is the worker. Everything else in
+/// the module becomes part of it.
+pub fn entry<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    step: FunctionValue<'c>,
+    threads: usize,
+) -> Result<(), Failure> {
+    for f in module.get_functions().filter(|f| f.count_basic_blocks() > 0) {
+        f.set_linkage(Linkage::Internal);
+    }
+    let name = kernel_symbol(&step.get_name().to_string_lossy());
+    let global = context.ptr_type(AddressSpace::from(GLOBAL));
+    let kernel = module.add_function(&name, context.void_type().fn_type(&[global.into()], false), None);
+    kernel.set_call_conventions(PTX_KERNEL);
+    for (key, value) in [("nvvm.maxntid", threads.to_string()), ("nvvm.minctasm", "1".into())] {
+        kernel.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, &value));
+    }
+    let convergent = Attribute::get_named_enum_kind_id("convergent");
+    kernel.add_attribute(AttributeLoc::Function, context.create_enum_attribute(convergent, 0));
+    let builder = context.create_builder();
+    builder.position_at_end(context.append_basic_block(kernel, "entry"));
+    let args = kernel.get_first_param().ok_or("a kernel has a parameter")?.into_pointer_value();
+    let args = builder.build_address_space_cast(args, context.ptr_type(AddressSpace::default()), "")?;
+    let number = |name: &str| {
+        let read = Intrinsic::find(name).and_then(|i| i.get_declaration(module, &[]));
+        let read = read.ok_or_else(|| Failure::from(format!("LLVM has no {name}")))?;
+        let value = builder.build_direct_call(read, &[], "")?.try_as_basic_value().basic();
+        let value = value.ok_or("a number has a value")?.into_int_value();
+        Ok::<_, Failure>(builder.build_int_z_extend(value, context.i64_type(), "")?)
+    };
+    let (worker, workers) = (number("llvm.nvvm.read.ptx.sreg.ctaid.x")?, number("llvm.nvvm.read.ptx.sreg.nctaid.x")?);
+    builder.build_direct_call(step, &[args.into(), worker.into(), workers.into()], "")?;
+    builder.build_return(None)?;
+    Ok(())
+}

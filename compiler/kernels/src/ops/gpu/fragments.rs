@@ -1,0 +1,246 @@
+//! What one warp multiplies: some rows of weights with columns of x, over its part of k.
+//!
+//! A warp's tile is one panel, of which a thread loads two rows at a time, or two panels, of which it
+//! loads four. Panels lie as matrix products want them: a 32-bit word is two bf16 of one row, rows are next
+//! to each other. Words of k are numbered so that the sums run in ascending order of k.
+
+use super::rows::Staged;
+use crate::env::{Env, WARP};
+use crate::formats::WeightFormat;
+use crate::kir::{Cond, Elem, Hint, Mma, Ty, Val};
+use crate::layout::PANEL;
+
+/// Elements of k in a step.
+pub const STEP: usize = 32;
+/// Columns of a matrix product.
+pub const COLUMNS: usize = 8;
+/// Words of bf16 in a step.
+const WORDS: usize = STEP / 2;
+/// Bytes of a step of a panel.
+const STEP_BYTES: usize = WORDS * PANEL * 4;
+
+/// A warp's part of a product by the matrix unit, with weights in bf16.
+#[derive(Clone, Copy, Debug)]
+pub struct Fragments {
+    /// Panels of a tile: 1 or 2.
+    pub panels: usize,
+    /// Elements of k in the weights.
+    pub k: usize,
+    /// Steps of k for each warp, those past the end counted.
+    pub steps: usize,
+    /// Steps whose weights are loaded together.
+    pub unroll: usize,
+}
+
+/// Where a thread's weights begin.
+#[derive(Clone, Copy)]
+pub struct Weights {
+    /// Address of this thread's first rows in the first word of k.
+    pub at: Val,
+}
+
+impl Fragments {
+    /// The division of `k` among `warps` warps for tiles of `panels` panels.
+    pub fn new(k: usize, panels: usize, warps: usize) -> Fragments {
+        let steps = k.div_ceil(STEP).div_ceil(warps);
+        let most = 4 / panels;
+        let unroll = (1..=most).rev().find(|u| steps.is_multiple_of(*u)).unwrap_or(1);
+        Fragments { panels, k, steps, unroll }
+    }
+
+    /// Elements of k that all warps go over: x is padded to as many.
+    pub fn padded(&self, warps: usize) -> usize {
+        self.steps * warps * STEP
+    }
+
+    /// Rounds of loads for a tile.
+    pub fn rounds(&self) -> usize {
+        self.steps / self.unroll
+    }
+
+    /// Whether some words of k do not exist.
+    fn is_ragged(&self, warps: usize) -> bool {
+        self.padded(warps) != self.k
+    }
+
+    /// This thread's rows of the tile whose panels begin at `first` and `second`.
+    pub fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights {
+        let (row, _) = thread_of(env);
+        let at = match second {
+            None => env.at(first, row, 8),
+            Some(second) => {
+                let four = env.b.index(4);
+                let upper = env.b.cmp(Cond::Ge, row, four);
+                let panel = env.b.select(upper, second, first);
+                let three = env.b.index(3);
+                let quad = env.b.and(row, three);
+                env.at(panel, quad, 16)
+            }
+        };
+        Weights { at }
+    }
+
+    /// Loads round `round` (i64) of this warp's part: one value for each word of k.
+    pub fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val> {
+        let (_, t) = thread_of(env);
+        let ty = Ty::vector(Elem::I32, 2 * self.panels as u16);
+        let first = env.b.mul_const(env.group.warp, self.steps as i64);
+        let done = env.b.mul_const(round, self.unroll as i64);
+        let step = env.b.add(first, done);
+        let word = env.b.mul_const(step, WORDS as i64);
+        let word = env.b.add(word, t);
+        let ragged = self.is_ragged(env.group.warps());
+        let base = env.at(w.at, word, PANEL * 4);
+        let mut out = Vec::new();
+        for i in 0..self.unroll * WORDS / 4 {
+            let (at, offset) = match ragged {
+                false => (base, i * 4 * PANEL * 4),
+                true => {
+                    let word = env.b.add_const(word, 4 * i as i64);
+                    let last = env.b.index(self.k.div_ceil(2) - 1);
+                    let word = env.b.min(word, last);
+                    (env.at(w.at, word, PANEL * 4), 0)
+                }
+            };
+            out.push(env.b.load_with(ty, at, offset as i32, ty.bytes(), Hint::Constant));
+        }
+        out
+    }
+
+    /// Address of this thread's words of x: column `row` of the tile's, or the last of `columns` (i64).
+    pub fn x(&self, env: &mut Env, x: Val, staged: Staged, columns: Val) -> Val {
+        let (row, t) = thread_of(env);
+        let last = env.b.add_const(columns, -1);
+        let column = env.b.min(row, last);
+        let row = env.at(x, column, staged.stride(self.padded(env.group.warps())));
+        let first = env.b.mul_const(env.group.warp, (self.steps * STEP * 2) as i64);
+        let row = env.b.ptr_add(row, first);
+        env.at(row, t, 16)
+    }
+
+    /// Sums at the beginning: one value for each two rows that a thread holds.
+    pub fn zero(&self, env: &mut Env) -> Vec<Val> {
+        let zero = env.b.float(Ty::vector(Elem::F32, 4), 0.0);
+        vec![zero; self.panels]
+    }
+
+    /// Adds a round's products.
+    pub fn multiply(&self, env: &mut Env, loaded: &[Val], x: Val, round: Val, sums: &[Val]) -> Vec<Val> {
+        let base = env.at(x, round, self.unroll * STEP * 2);
+        let mut sums = sums.to_vec();
+        for step in 0..self.unroll {
+            let words = Ty::vector(Elem::I32, 4);
+            let words = env.b.load_with(words, base, (step * STEP * 2) as i32, 16, Hint::None);
+            for half in 0..2 {
+                let b = env.b.shuffle(words, words, vec![2 * half, 2 * half + 1]);
+                let first = step * WORDS / 4 + 2 * usize::from(half);
+                let (low, high) = (loaded[first], loaded[first + 1]);
+                for (pair, sum) in sums.iter_mut().enumerate() {
+                    let a = self.operand(env, low, high, pair as u16);
+                    *sum = env.b.mma(Mma::Bf16, *sum, a, b);
+                }
+            }
+        }
+        sums
+    }
+
+    /// Rows `2 * pair` and `2 * pair + 1` of what two loads gave.
+    fn operand(&self, env: &mut Env, low: Val, high: Val, pair: u16) -> Val {
+        let lanes = 2 * self.panels as u16;
+        env.b.shuffle(low, high, vec![2 * pair, 2 * pair + 1, lanes + 2 * pair, lanes + 2 * pair + 1])
+    }
+
+    /// Stores the sums of the columns that exist as f32 `[column][row]` at `to`.
+    pub fn store(&self, env: &mut Env, sums: &[Val], to: Val, columns: Val) {
+        let (row, t) = thread_of(env);
+        let rows = self.panels * PANEL;
+        let two = env.b.mul_const(t, 2);
+        let own = env.at(to, two, rows * 4);
+        let own = env.at(own, row, 2 * self.panels * 4);
+        let size = 2 * self.panels as u16;
+        for odd in 0..2u16 {
+            let column = env.b.add_const(two, i64::from(odd));
+            let exists = env.b.cmp(Cond::Lt, column, columns);
+            let v = self.column(env, sums, odd, size);
+            env.if_then(exists, |env| {
+                env.b.store_with(v, own, (usize::from(odd) * rows * 4) as i32, 4 * u32::from(size));
+            });
+        }
+    }
+
+    /// Of the thread's sums those of its even or odd column, in the order of rows.
+    fn column(&self, env: &mut Env, sums: &[Val], odd: u16, size: u16) -> Val {
+        let (a, b) = (sums[0], *sums.last().expect("a tile has sums"));
+        let picks = [odd, odd + 2, 4 + odd, 4 + odd + 2];
+        env.b.shuffle(a, b, picks[..usize::from(size)].to_vec())
+    }
+}
+
+/// Of this thread in its warp: row of `a` (or column of `b`), and word of k.
+pub fn thread_of(env: &mut Env) -> (Val, Val) {
+    let (two, three) = (env.b.int(Ty::I64, 2), env.b.index(3));
+    (env.b.lshr(env.group.lane, two), env.b.and(env.group.lane, three))
+}
+
+/// A warp's part of a product by multiply-adds in f32, for weights of any float format: a thread has a row
+/// of one panel and every second step of k.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalars {
+    /// Format of the weights.
+    pub format: WeightFormat,
+    /// Elements of k.
+    pub k: usize,
+    /// Columns, all of which are computed.
+    pub columns: usize,
+}
+
+impl Scalars {
+    /// Sums of the panel at `w` over this warp's part of k with the rows of f32 at `x`, and their store as f32
+    /// `[column][row]` at `to`. Columns from `columns` (i64) on repeat the last one.
+    pub fn emit(&self, env: &mut Env, w: Val, x: Val, to: Val, columns: Val) {
+        let half = env.b.index(PANEL);
+        let (row, part) = (env.b.rem(env.group.lane, half), env.b.div(env.group.lane, half));
+        let steps = self.k.div_ceil(self.format.k_step());
+        let warps = env.group.warps();
+        let first = env.b.mul_const(env.group.warp, 2);
+        let first = env.b.add(first, part);
+        let (hi, by) = (env.b.index(steps), env.b.index(2 * warps));
+        let rows = self.rows(env, x, columns);
+        let zero = env.b.float(Ty::F32, 0.0);
+        let sums = env.for_carried((first, hi, by), &vec![zero; self.columns], |env, step, sums| {
+            let at = env.at(w, step, self.format.step_bytes());
+            let at = env.at(at, row, self.format.k_step() * self.format.elem_bytes());
+            let weights = self.format.emit_decode_lane(&mut env.b, at);
+            let mut sums = sums.to_vec();
+            for (sum, x) in sums.iter_mut().zip(&rows) {
+                let x = env.at(*x, step, 4 * self.format.k_step());
+                for (i, w) in weights.iter().enumerate() {
+                    let v = env.b.load(Ty::F32, x, 4 * i as i32);
+                    *sum = env.b.fma(*w, v, *sum);
+                }
+            }
+            sums
+        });
+        for (column, sum) in sums.into_iter().enumerate() {
+            let other = env.b.lane_xor(sum, (WARP / 2) as u8);
+            let sum = env.b.add(sum, other);
+            let zero = env.b.index(0);
+            let first = env.b.cmp(Cond::Eq, part, zero);
+            env.if_then(first, |env| {
+                let at = env.at(to, row, 4);
+                env.b.store(sum, at, (column * PANEL * 4) as i32);
+            });
+        }
+    }
+
+    fn rows(&self, env: &mut Env, x: Val, columns: Val) -> Vec<Val> {
+        let last = env.b.add_const(columns, -1);
+        (0..self.columns)
+            .map(|c| {
+                let c = env.b.index(c);
+                let c = env.b.min(c, last);
+                env.at(x, c, Staged::F32.stride(self.k))
+            })
+            .collect()
+    }
+}
