@@ -26,6 +26,7 @@ pub(super) struct Status(i32);
 
 impl Status {
     pub(super) const SUCCESS: Status = Status(0);
+    pub(super) const INVALID_VALUE: Status = Status(1);
     pub(super) const OUT_OF_MEMORY: Status = Status(2);
     pub(super) const NOT_READY: Status = Status(600);
 
@@ -76,11 +77,14 @@ macro_rules! functions {
                 let parameter = address(library, c"cuFuncGetParamInfo");
                 Ok(Self {
                     // SAFETY: the address is that function's, which has these parameters.
-                    function_parameter: parameter.ok().map(|a| unsafe { transmute::<NonNull<c_void>, GetParameter>(a) }),
+                    function_parameter: parameter.ok().map(|a| unsafe {
+                        transmute::<NonNull<c_void>, GetParameter>(a)
+                    }),
                     // SAFETY: the addresses are those of the functions named, at the versions that
                     // have these parameters.
                     $($field: unsafe {
-                        transmute::<NonNull<c_void>, unsafe extern "C" fn($($parameter),*) -> Status>(address(library, $name)?)
+                        let found = address(library, $name)?;
+                        transmute::<NonNull<c_void>, unsafe extern "C" fn($($parameter),*) -> Status>(found)
                     },)*
                 })
             }
@@ -126,8 +130,10 @@ functions! {
     function_attribute = c"cuFuncGetAttribute" (*mut i32, i32, Handle);
     function_set       = c"cuFuncSetAttribute" (Handle, i32, i32);
     occupancy          = c"cuOccupancyMaxActiveBlocksPerMultiprocessor" (*mut i32, Handle, i32, usize);
-    launch             = c"cuLaunchKernel" (Handle, u32, u32, u32, u32, u32, u32, u32, Handle, *mut *mut c_void, *mut *mut c_void);
-    launch_cooperative = c"cuLaunchCooperativeKernel" (Handle, u32, u32, u32, u32, u32, u32, u32, Handle, *mut *mut c_void);
+    launch             = c"cuLaunchKernel"
+        (Handle, u32, u32, u32, u32, u32, u32, u32, Handle, *mut *mut c_void, *mut *mut c_void);
+    launch_cooperative = c"cuLaunchCooperativeKernel"
+        (Handle, u32, u32, u32, u32, u32, u32, u32, Handle, *mut *mut c_void);
 }
 
 impl Driver {

@@ -149,8 +149,8 @@ impl Kernel {
     }
 
     fn wrong_arguments(&self, given: usize) -> Error {
-        let takes = self.parameters.unwrap_or(MAX_PARAMETERS);
-        Error::failed(format!("the kernel {} takes {takes} arguments, {given} were given; compile it again", self.name))
+        let takes = self.parameters.map_or(format!("at most {MAX_PARAMETERS}"), |n| n.to_string());
+        Error::failed(format!("the kernel {} takes {takes} arguments, {given} were given", self.name))
     }
 
     fn driver(&self) -> &Driver {
@@ -161,10 +161,14 @@ impl Kernel {
 /// Number of a kernel's parameters; none where the driver does not tell.
 fn count_parameters(driver: &Driver, function: Handle) -> Option<usize> {
     let get = driver.function_parameter?;
-    let exists = |index: &usize| {
+    for index in 0..=MAX_PARAMETERS {
         let (mut offset, mut bytes) = (0, 0);
         // SAFETY: the function is a loaded module's; writes two sizes.
-        unsafe { get(function, *index, &raw mut offset, &raw mut bytes) == Status::SUCCESS }
-    };
-    Some((0..=MAX_PARAMETERS).take_while(exists).count())
+        match unsafe { get(function, index, &raw mut offset, &raw mut bytes) } {
+            Status::SUCCESS => {}
+            Status::INVALID_VALUE => return Some(index),
+            _ => return None,
+        }
+    }
+    Some(MAX_PARAMETERS + 1)
 }

@@ -146,8 +146,8 @@ impl Gpu {
         if status == Status::OUT_OF_MEMORY {
             let free = limits::memory_available().map_or("an unknown number".into(), |free| free.to_string());
             return Err(Error::fit(format!(
-                "cannot lock {bytes} bytes of host memory for the GPU: {free} are free; close other programs or raise the \
-                 limit of the container"
+                "cannot lock {bytes} bytes of host memory for the GPU: {free} are free; close other programs or raise \
+                 the limit of the container"
             )));
         }
         driver.check(status, format_args!("share {bytes} bytes of host memory"))?;
@@ -215,8 +215,8 @@ impl Gpu {
     fn no_room(&self, bytes: usize, what: &str) -> Error {
         let free = self.memory_free().map_or("an unknown number".into(), |free| free.to_string());
         Error::fit(format!(
-            "the GPU has no room for {what}: {bytes} bytes are wanted, {free} of {} are free; close other programs that \
-             use it, or give a smaller --ctx-size",
+            "the GPU has no room for {what}: {bytes} bytes are wanted, {free} of {} are free; close other programs \
+             that use it, or give a smaller --ctx-size",
             self.info().memory_total
         ))
     }

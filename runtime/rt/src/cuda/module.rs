@@ -73,7 +73,8 @@ impl Gpu {
     fn no_image(&self, images: &[Image<'_>]) -> Error {
         let (info, held) = (self.info(), images.iter().map(Image::name).collect::<Vec<_>>());
         Error::device(format!(
-            "this artifact has no code for {} (sm_{}{}): it holds {}; compile it again for this GPU, or give --device cpu",
+            "this artifact has no code for {} (sm_{}{}): it holds {}; compile it again for this GPU, or give \
+             --device cpu",
             info.name,
             info.major,
             info.minor,
