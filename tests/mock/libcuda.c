@@ -2,7 +2,7 @@
 // waits for it, so that a missing wait shows. Of CUDA it has what the runtime uses.
 //
 //   MOCK_CUDA_DEVICES       number of devices (1)
-//   MOCK_CUDA_DRIVER        version of the driver (12080)
+//   MOCK_CUDA_DRIVER        version of the driver (12080); 0: a stub
 //   MOCK_CUDA_ARCH          compute capability, 10 * major + minor (90)
 //   MOCK_CUDA_MEMORY        bytes of device memory (1 GiB)
 //   MOCK_CUDA_REFUSE_CUBIN  set: machine code is refused
@@ -17,8 +17,8 @@
 #include <string.h>
 
 enum {
-    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY_FOR_GPU = 209,
-    INVALID_PTX = 218, NOT_FOUND = 500, NOT_READY = 600, TOO_LARGE = 720,
+    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, STUB_LIBRARY = 34, NO_DEVICE = 100,
+    NO_BINARY_FOR_GPU = 209, INVALID_PTX = 218, NOT_FOUND = 500, NOT_READY = 600, TOO_LARGE = 720,
     NOT_SUPPORTED = 801,
 };
 enum { ELF_HEADER = 64, FILL_PARAMETERS = 3, MAX_WORK = 4096 };
@@ -84,7 +84,10 @@ int cuEventElapsedTime(float *milliseconds, struct event *begin, struct event *e
 
 // ---------------------------------------------------------------- devices
 
-int cuDriverGetVersion(int *version) { *version = (int)setting("MOCK_CUDA_DRIVER", 12080); return SUCCESS; }
+int cuDriverGetVersion(int *version) {
+    *version = (int)setting("MOCK_CUDA_DRIVER", 12080);
+    return *version ? SUCCESS : STUB_LIBRARY;
+}
 int cuDeviceGetCount(int *count) { *count = (int)setting("MOCK_CUDA_DEVICES", 1); return SUCCESS; }
 int cuInit(unsigned flags) { return setting("MOCK_CUDA_DEVICES", 1) ? SUCCESS : NO_DEVICE; }
 int cuDeviceGet(int *device, int index) { *device = index; return SUCCESS; }

@@ -74,13 +74,16 @@ fn fails(scenario: &str, settings: &[(&str, &str)], code: i32, words: &[&str]) {
 fn mocks() -> &'static Path {
     static MOCKS: OnceLock<PathBuf> = OnceLock::new();
     MOCKS.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-{}", std::process::id()));
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mock-cuda");
         std::fs::create_dir_all(&folder).expect("created");
         for library in ["libcuda", "libnvidia-ml"] {
+            // Renamed when whole: another run of the tests may be using the library.
+            let unfinished = folder.join(format!("{library}-{}", std::process::id()));
             let mut cc = Command::new("cc");
-            cc.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(folder.join(format!("{library}.so.1")));
+            cc.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&unfinished);
             let status = cc.arg(format!("{FOLDER}/{library}.c")).status().expect("cc starts");
             assert!(status.success(), "{library}.c does not compile");
+            std::fs::rename(unfinished, folder.join(format!("{library}.so.1"))).expect("renamed");
         }
         folder
     })
@@ -114,6 +117,7 @@ fn the_machine_s_faults_have_their_exit_codes() {
     );
     fails("open_5", &[("MOCK_CUDA_DEVICES", "2")], 5, &["no GPU cuda:5", "cuda:0 is Mock 0, cuda:1 is Mock 1"]);
     fails("open", &[("MOCK_CUDA_DRIVER", "11080")], 5, &["too old", "CUDA 11.8", "12.0 is needed", "525"]);
+    fails("open", &[("MOCK_CUDA_DRIVER", "0")], 5, &["no working CUDA driver (error 34)", "--device cpu"]);
     succeeds("open", &[("MOCK_CUDA_DRIVER", "12000")]);
     succeeds("open_5", &[("MOCK_CUDA_DEVICES", "6")]);
 }

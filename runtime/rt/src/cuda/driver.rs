@@ -197,7 +197,14 @@ fn version(library: &Library) -> Result<u32> {
     let mut version = 0;
     // SAFETY: writes one integer, and needs no initialization.
     let status = unsafe { get(&raw mut version) };
-    if status == Status::SUCCESS && version >= DRIVER_FLOOR {
+    if status != Status::SUCCESS {
+        return Err(Error::device(format!(
+            "libcuda.so.1 is no working CUDA driver (error {}): a toolkit's stub? install NVIDIA's driver 525 or newer, or \
+             give --device cpu",
+            status.0
+        )));
+    }
+    if version >= DRIVER_FLOOR {
         return Ok(version.unsigned_abs());
     }
     Err(Error::device(format!(
