@@ -5,6 +5,7 @@ pub mod bandwidth;
 pub mod chat;
 pub mod cli;
 pub mod commands;
+pub mod cuda;
 pub mod energy;
 pub mod engine;
 pub mod error;
