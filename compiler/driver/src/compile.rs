@@ -1,5 +1,6 @@
 //! The pipeline: models -> passes -> lower -> back end -> link.
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::options::{Activations, Kv, Options};
@@ -45,9 +46,9 @@ pub fn compile(options: &Options, out: &Path, progress: &Progress) -> Result<Art
     let front = front(options, progress)?;
     let tokenizer = tokenizer(&front.opened, progress)?;
     let plan = plan(&front, options)?;
-    let objects = objects(&plan, options, progress)?;
+    let (objects, device) = objects(&plan, options, progress)?;
     let manifest = manifest::build(&front, &plan, options)?;
-    let mut payload = Payload::new(&front, &plan, &manifest, tokenizer, progress);
+    let mut payload = Payload::new(&front, &plan, &manifest, (tokenizer, device), progress);
     let objects: Vec<_> = objects.into_iter().map(|o| (o.name, o.bytes)).collect();
     let report = llmc_link::executable(&objects, &variants(&plan), &mut payload, out, options.linker.as_deref())?;
     Ok(Artifact { report, passes: front.passes })
@@ -55,7 +56,7 @@ pub fn compile(options: &Options, out: &Path, progress: &Progress) -> Result<Art
 
 /// Refuses targets that the runtime inside llmc does not run on.
 fn check_targets(options: &Options) -> Result<()> {
-    match options.resolve_targets()?.iter().find(|t| !t.name.starts_with("x86-64")) {
+    match options.resolve_targets()?.iter().find(|t| !t.name.starts_with("x86-64") && !t.is_gpu()) {
         None => Ok(()),
         Some(Target { name, .. }) => Err(Error::Usage(format!(
             "--target {name}: no executable can be made, since llmc has no runtime for it; use --emit asm or --emit object"
@@ -98,23 +99,29 @@ pub fn plan(front: &Front, options: &Options) -> Result<Plan> {
     Ok(llmc_lower::plan(&front.module, &info, &targets, options.max_vector_bytes(), limits)?)
 }
 
-/// Object code of every variant.
+/// Object code of every variant of the CPU, and the images of those of a GPU, if there are any.
 ///
 /// # Errors
 /// If the back end refuses.
-pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<Vec<Object>> {
+pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(Vec<Object>, Option<Vec<u8>>)> {
     let backend = options.backend()?;
-    let mut objects = Vec::new();
+    let (mut objects, mut images) = (Vec::new(), Vec::new());
     for variant in &plan.variants {
         progress.stage(&format!("generating code for {} with {}", variant.target.name, backend.name()));
-        objects.extend(backend.compile(&variant.program, &variant.target)?);
+        let code = backend.compile(&variant.program, &variant.target)?;
+        match variant.target.is_gpu() {
+            true => images.extend(code.into_iter().flat_map(|o| device::images(o, options, progress))),
+            false => objects.extend(code),
+        }
     }
-    Ok(objects)
+    let device = (!images.is_empty()).then(|| llmc_abi::device::write(&images));
+    Ok((objects, device))
 }
 
 fn variants(plan: &Plan) -> Vec<VariantSpec> {
     plan.variants
         .iter()
+        .filter(|v| !v.target.is_gpu())
         .map(|v| VariantSpec {
             target: v.target.name.clone(),
             features: v.target.features,

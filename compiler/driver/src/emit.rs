@@ -28,6 +28,8 @@ pub enum Emit {
     LlvmIr,
     /// Assembly.
     Asm,
+    /// Assembly of the GPU targets.
+    Ptx,
 }
 
 /// The text of a stage.
@@ -49,7 +51,7 @@ pub fn text(emit: Emit, options: &Options, progress: &Progress) -> Result<String
     if emit == Emit::Plan {
         return Ok(plan_text(&plan, &front.module));
     }
-    for variant in &plan.variants {
+    for variant in plan.variants.iter().filter(|v| emit != Emit::Ptx || v.target.is_gpu()) {
         let text = match emit {
             Emit::Kir => variant.program.to_string(),
             Emit::LlvmIr => options.backend()?.ir_text(&variant.program, &variant.target)?,

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod commands;
 pub mod compile;
+mod device;
 pub mod emit;
 pub mod error;
 pub mod isolate;

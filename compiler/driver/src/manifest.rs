@@ -78,6 +78,7 @@ fn variant(v: &llmc_lower::VariantPlan, backend: &str) -> VariantInfo {
         arena_bytes: v.scratch.arena_bytes,
         worker_bytes: v.scratch.worker_bytes,
         phases: v.phases.clone(),
+        group: v.group.clone(),
     }
 }
 

@@ -13,6 +13,7 @@ pub struct Payload<'a> {
     plan: &'a Plan,
     manifest: Vec<u8>,
     tokenizer: Option<Vec<u8>>,
+    device: Option<Vec<u8>>,
     progress: &'a Progress,
 }
 
@@ -22,11 +23,11 @@ impl<'a> Payload<'a> {
         front: &'a Front,
         plan: &'a Plan,
         manifest: &Manifest,
-        tokenizer: Option<Vec<u8>>,
+        (tokenizer, device): (Option<Vec<u8>>, Option<Vec<u8>>),
         progress: &'a Progress,
     ) -> Payload<'a> {
         let manifest = serde_json::to_vec(manifest).expect("a manifest has string keys and finite numbers");
-        Payload { front, plan, manifest, tokenizer, progress }
+        Payload { front, plan, manifest, tokenizer, device, progress }
     }
 }
 
@@ -37,6 +38,10 @@ impl PayloadSource for Payload<'_> {
 
     fn tokenizer(&self) -> Option<&[u8]> {
         self.tokenizer.as_deref()
+    }
+
+    fn device(&self) -> Option<&[u8]> {
+        self.device.as_deref()
     }
 
     fn weights_len(&self) -> u64 {

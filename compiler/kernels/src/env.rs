@@ -396,11 +396,7 @@ impl Env {
     ) -> Vec<Val> {
         self.lend(|b, env| {
             let env = std::cell::RefCell::new(env);
-            b.if_else(
-                cond,
-                |b| env.borrow_mut().inside(b, then),
-                |b| env.borrow_mut().inside(b, els),
-            )
+            b.if_else(cond, |b| env.borrow_mut().inside(b, then), |b| env.borrow_mut().inside(b, els))
         })
     }
 

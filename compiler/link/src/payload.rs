@@ -21,6 +21,9 @@ pub trait PayloadSource {
     /// Tables of [`llmc_abi::tokenizer`], or `None` where the model has no tokenizer.
     fn tokenizer(&self) -> Option<&[u8]>;
 
+    /// Code for GPUs ([`llmc_abi::device`]), or `None` where there is none.
+    fn device(&self) -> Option<&[u8]>;
+
     /// Bytes of the weights.
     fn weights_len(&self) -> u64;
 
@@ -50,6 +53,9 @@ impl Layout {
         layout.push(SectionKind::Manifest, source.manifest().len() as u64, xxh3_64(source.manifest()));
         if let Some(tokenizer) = source.tokenizer() {
             layout.push(SectionKind::Tokenizer, tokenizer.len() as u64, xxh3_64(tokenizer));
+        }
+        if let Some(device) = source.device() {
+            layout.push(SectionKind::Device, device.len() as u64, xxh3_64(device));
         }
         let room = i64::MAX as u64 - layout.len - ALIGN;
         if source.weights_len() > room {
@@ -82,6 +88,9 @@ pub(crate) fn write(output: &Output, image: &Image, mut layout: Layout, source: 
     output.write_at(source.manifest(), start + layout.find(SectionKind::Manifest).offset)?;
     if let Some(tokenizer) = source.tokenizer() {
         output.write_at(tokenizer, start + layout.find(SectionKind::Tokenizer).offset)?;
+    }
+    if let Some(device) = source.device() {
+        output.write_at(device, start + layout.find(SectionKind::Device).offset)?;
     }
     let weights = layout.find(SectionKind::Weights);
     weights.checksum = write_weights(output, start + weights.offset, source)?;

@@ -27,6 +27,8 @@ pub struct BlockPlan {
     pub arena_bytes: usize,
     /// Bytes of scratch of each worker.
     pub worker_bytes: usize,
+    /// Counters that its kernels use.
+    pub counters: usize,
 }
 
 /// A block being lowered: what [`select`] asks for operands, weights and scratch.
@@ -43,6 +45,8 @@ pub struct Lowering<'a> {
     shared: Option<&'a mut SharedItems>,
     /// Bytes of scratch of each worker so far.
     pub worker_bytes: usize,
+    /// Counters of kernels so far.
+    pub counters: usize,
 }
 
 /// Lowers `block`, one of whose calls is `call`. With `shared`, it is called only once.
@@ -59,7 +63,7 @@ pub fn lower_block(
 ) -> Result<BlockPlan> {
     let graph = &block.graph;
     let order: Vec<NodeId> = graph.nodes().filter(|n| runs(graph, *n)).collect();
-    let temp = |n: NodeId| select::linear::prologue_bytes(graph, n, cx.limits);
+    let temp = |n: NodeId| select::temp_bytes(cx, graph, n);
     let buffers = Buffers::assign(block, &order, &cx.globals, cx.limits, temp)?;
     let first_shared = shared.as_ref().map_or(0, |s| s.items.len());
     let call_index = cx.module.calls.iter().position(|c| c == call).expect("a call of the module");
@@ -72,6 +76,7 @@ pub fn lower_block(
         weights: BlockWeights::default(),
         shared,
         worker_bytes: 0,
+        counters: 0,
     };
     let mut actions = Vec::new();
     for node in &order {
@@ -82,7 +87,8 @@ pub fn lower_block(
     l.copies(&mut actions, functions, phases);
     phases.barrier(&mut actions);
     let shared = l.shared.as_ref().map_or(vec![], |s| s.items[first_shared..].iter().map(|(_, i)| i.clone()).collect());
-    Ok(BlockPlan { actions, weights: l.weights, shared, arena_bytes: l.buffers.end, worker_bytes: l.worker_bytes })
+    let (arena_bytes, worker_bytes, counters) = (l.buffers.end, l.worker_bytes, l.counters);
+    Ok(BlockPlan { actions, weights: l.weights, shared, arena_bytes, worker_bytes, counters })
 }
 
 /// Whether a node does something when a step runs.
@@ -160,6 +166,12 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Numbers of `count` counters for a kernel: the first one.
+    pub fn take_counters(&mut self, count: usize) -> usize {
+        self.counters += count;
+        self.counters - count
+    }
+
     /// The layer's KV cache.
     ///
     /// # Errors
@@ -180,7 +192,7 @@ impl<'a> Lowering<'a> {
         let name = self.symbol(selected.name(), node.0);
         let effects = self.effects(node, &selected);
         let scratch = self.cx.scratch;
-        phases.kernel(actions, &name, effects, selected.has_prologue(), |phase| {
+        phases.kernel(actions, &name, effects, selected.has_prologue() && !self.cx.is_gpu, |phase| {
             functions.push(selected.build(&name, scratch, phase));
         });
         Ok(())

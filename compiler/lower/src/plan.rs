@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::phases::Phases;
 use crate::runs::{CallRun, calls_per_block, group};
 use crate::weights::{BoundItem, Item, PackLayout, WeightsPlan, describe, params_of};
-use llmc_abi::manifest::{KvInfo, PhaseInfo, StepInfo, TensorInfo};
-use llmc_abi::step::step_symbol;
+use llmc_abi::manifest::{GroupInfo, KvInfo, PhaseInfo, StepInfo, TensorInfo};
+use llmc_abi::step::{SYNC_PHASES, kernel_symbol, step_symbol};
 use llmc_ir::quant::TABLE;
 use llmc_ir::{DType, Module, ModuleInfo};
 use llmc_kernels::env::Scratch;
@@ -44,6 +44,8 @@ pub struct VariantPlan {
     pub scratch: Scratch,
     /// Phases of a step.
     pub phases: Vec<PhaseInfo>,
+    /// Where a worker is a group of threads.
+    pub group: Option<GroupInfo>,
 }
 
 /// Everything an artifact will do.
@@ -113,6 +115,8 @@ fn kv_layouts(module: &Module) -> Result<KvLayouts> {
 pub struct Context<'a> {
     /// The module.
     pub module: &'a Module,
+    /// Whether workers are groups of threads.
+    pub is_gpu: bool,
     /// Prefix of kernel symbols.
     pub prefix: String,
     /// Register tiling.
@@ -138,6 +142,7 @@ fn variant(
     let symbol = step_symbol(&target.name);
     let mut cx = Context {
         module,
+        is_gpu: target.is_gpu(),
         prefix: target.name.replace('-', "_"),
         schedule,
         limits,
@@ -147,25 +152,29 @@ fn variant(
     };
     // Kernels hold the arena's size as a constant, which is known when all blocks are laid out:
     // the first round measures, the second one emits.
-    let measured = lower_blocks(&cx, &mut Vec::new(), &mut Phases::default())?;
+    let mut phases = Phases::default();
+    let measured = lower_blocks(&cx, &mut Vec::new(), &mut phases)?;
     cx.scratch = Scratch {
         arena_bytes: measured.iter().map(|b| b.arena_bytes).max().unwrap_or(0).next_multiple_of(ALIGN),
         worker_bytes: measured.iter().map(|b| b.worker_bytes).max().unwrap_or(0).next_multiple_of(ALIGN),
+        counters: (SYNC_PHASES + 8 * phases.list.len()).next_multiple_of(ALIGN),
         ..cx.scratch
     };
+    let counters = measured.iter().map(|b| b.counters).max().unwrap_or(0);
     let (mut functions, mut phases) = (Vec::new(), Phases::default());
     let blocks = lower_blocks(&cx, &mut functions, &mut phases)?;
     let runs = group(module);
     let (weights, bases) = lay_out_weights(&blocks, &runs)?;
     let steps: Vec<Run> = runs.iter().zip(bases).map(|(run, base)| step_run(module, kv, &blocks, run, base)).collect();
     functions.push(step::build(&symbol, &steps));
-    let plan = VariantPlan {
-        target: target.clone(),
-        program: Program { functions },
-        symbol,
-        scratch: cx.scratch,
-        phases: phases.list,
-    };
+    let program = Program { functions };
+    let group = target.is_gpu().then(|| GroupInfo {
+        kernel: kernel_symbol(&symbol),
+        threads: target.threads,
+        shared_bytes: program.shared_bytes(),
+        sync_bytes: cx.scratch.counters + 4 * counters,
+    });
+    let plan = VariantPlan { target: target.clone(), program, symbol, scratch: cx.scratch, phases: phases.list, group };
     Ok((plan, weights))
 }
 

@@ -3,6 +3,7 @@
 //! Three parts: the entry of a step ([`step`]), the bytes behind the code ([`payload`]), and the
 //! description of everything in them ([`manifest`]). `lower` and `link` write what `rt` reads.
 
+pub mod device;
 pub mod features;
 pub mod manifest;
 pub mod payload;

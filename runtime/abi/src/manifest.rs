@@ -98,6 +98,22 @@ pub struct VariantInfo {
     pub worker_bytes: usize,
     /// Phases in the order of their index; each ends at a barrier.
     pub phases: Vec<PhaseInfo>,
+    /// Where a worker is a group of threads: a GPU's block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupInfo>,
+}
+
+/// A step that runs on a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Threads of a block.
+    pub threads: usize,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: usize,
+    /// Bytes of the memory at `StepArgs::sync`.
+    pub sync_bytes: usize,
 }
 
 /// What happens between two barriers.

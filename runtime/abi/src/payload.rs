@@ -24,6 +24,8 @@ pub enum SectionKind {
     Tokenizer = 2,
     /// Weights in the layout the kernels read.
     Weights = 3,
+    /// Code for GPUs, [`crate::device`]; absent where there is none.
+    Device = 4,
 }
 
 /// Where a section lies in the payload.

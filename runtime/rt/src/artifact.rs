@@ -7,7 +7,8 @@ use llmc_abi::payload::SectionKind;
 use llmc_abi::{Feature, Manifest, features};
 
 use crate::cli::Machine;
-use crate::engine::{Engine, Options};
+use crate::cuda::step::GpuStep;
+use crate::engine::{Engine, Options, Runner};
 use crate::error::{Error, Result};
 use crate::memory::megabytes;
 use crate::sys::payload::{Payload, payload};
@@ -79,14 +80,57 @@ impl Artifact {
     /// # Errors
     ///
     /// Exit code 5 without such a device or CPU feature, 4 without the memory.
-    pub fn engine(&self, machine: &Machine, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
-        check_device(&machine.device)?;
+    pub fn engine(&self, machine: &Machine, options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
+        match Device::parse(&machine.device)? {
+            Device::Cpu => self.engine_on_cpu(machine, options),
+            Device::Gpu(index) => self.engine_on_gpu(index, options),
+            Device::Any if !self.has(true) => self.engine_on_cpu(machine, options),
+            Device::Any => match self.engine_on_gpu(0, options) {
+                Err(error) if self.has(false) => {
+                    if !machine.quiet {
+                        output::note(&format!("note: {}; running on the CPU", error.message));
+                    }
+                    self.engine_on_cpu(machine, options)
+                }
+                result => result,
+            },
+        }
+    }
+
+    /// Whether there is code for a GPU, or for a CPU.
+    fn has(&self, gpu: bool) -> bool {
+        self.manifest.variants.iter().any(|v| v.group.is_some() == gpu)
+    }
+
+    fn engine_on_gpu(&self, index: usize, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
+        let mut variants = self.manifest.variants.iter().enumerate();
+        let found = variants.find_map(|(i, v)| v.group.as_ref().map(|group| (i, group)));
+        let (variant, group) = found.ok_or_else(|| {
+            Error::device(
+                "this artifact was compiled for the CPU alone; give --device cpu, or compile with --target cuda",
+            )
+        })?;
+        options.variant = variant;
+        let images = self.payload.section(SectionKind::Device).unwrap_or(&[]);
+        let weights = self.weights()?;
+        let step = GpuStep::open(index, images, group, weights)?;
+        // SAFETY: the kernel and the weights belong to this variant of the same artifact.
+        let engine = unsafe { Engine::new(&self.manifest, Runner::Gpu(Box::new(step)), weights, &options) }?;
+        Ok((engine, None))
+    }
+
+    fn engine_on_cpu(&self, machine: &Machine, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
+        if !self.has(false) {
+            return Err(Error::device("this artifact was compiled for GPUs alone; compile with --target cpu,cuda"));
+        }
         options.variant = choose_variant(&self.manifest.variants, features::detect(), amx::request)?;
+        let listed = self.manifest.variants[..options.variant].iter().filter(|v| v.group.is_none()).count();
+        let all = self.manifest.variants.iter().filter(|v| v.group.is_none()).count();
         let table = variants::variants();
-        let entry = table.get(options.variant).filter(|_| table.len() == self.manifest.variants.len());
+        let entry = table.get(listed).filter(|_| table.len() == all);
         let entry = entry.ok_or_else(|| {
-            let (code, listed) = (table.len(), self.manifest.variants.len());
-            Error::input(format!("the artifact holds {code} compiled steps, its manifest {listed}; compile it again"))
+            let code = table.len();
+            Error::input(format!("the artifact holds {code} compiled steps, its manifest {all}; compile it again"))
         })?;
         let weights = self.weights()?;
         // Before the workers: a thread inherits the affinity of the one that starts it.
@@ -101,30 +145,44 @@ impl Artifact {
         };
         // SAFETY: table and manifest list the same variants in the same order, the variant's
         // features were checked, and the payload's weights belong to the same artifact.
-        let engine = unsafe { Engine::new(&self.manifest, entry.step, weights, &options) }?;
+        let engine = unsafe { Engine::new(&self.manifest, Runner::Cpu(entry.step), weights, &options) }?;
         Ok((engine, populating))
     }
 }
 
-/// The names of devices this artifact can run on.
-fn check_device(device: &str) -> Result<()> {
-    match device {
-        "cpu" => Ok(()),
-        other => {
-            Err(Error::device(format!("no device {other:?}: this artifact was compiled for cpu; give --device cpu")))
+/// What to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    /// The first GPU if there is code for one and it works, else the CPU.
+    Any,
+    Cpu,
+    /// The GPU of this number.
+    Gpu(usize),
+}
+
+impl Device {
+    fn parse(name: &str) -> Result<Device> {
+        let unknown = || Error::usage(format!("no device {name:?}; devices are cpu, cuda and cuda:N"));
+        match name.split_once(':') {
+            None if name == "auto" => Ok(Device::Any),
+            None if name == "cpu" => Ok(Device::Cpu),
+            None if name == "cuda" => Ok(Device::Gpu(0)),
+            Some(("cuda", index)) => index.parse().map(Device::Gpu).map_err(|_| unknown()),
+            _ => Err(unknown()),
         }
     }
 }
 
-/// Index of the first variant whose features are in `have`. A variant with AMX also needs the
+/// Index of the first variant of a CPU whose features are in `have`. A variant with AMX also needs the
 /// system's permission, asked by `permission`.
 ///
 /// # Errors
 ///
 /// Exit code 5, naming what the least demanding variant needs.
 pub fn choose_variant(variants: &[VariantInfo], have: u64, permission: impl Fn() -> bool) -> Result<usize> {
-    let runs = |v: &VariantInfo| v.features & !have == 0 && (!amx::needed(v.features) || permission());
-    variants.iter().position(runs).ok_or_else(|| match variants.last() {
+    let runs =
+        |v: &VariantInfo| v.group.is_none() && v.features & !have == 0 && (!amx::needed(v.features) || permission());
+    variants.iter().position(runs).ok_or_else(|| match variants.iter().rfind(|v| v.group.is_none()) {
         None => Error::input("the artifact holds no compiled step; compile it again"),
         Some(last) => {
             let missing = Feature::names(last.features & !have).join(", ");
@@ -190,7 +248,8 @@ mod tests {
         let error = choose_variant(&variants()[..1], u64::MAX, || false).expect_err("refused");
         assert!(error.message.contains("permission"), "{error}");
         assert_eq!(choose_variant(&[], 0, || true).expect_err("empty").code(), 3);
-        assert_eq!(check_device("cuda:0").expect_err("no GPU code").code(), 5);
+        assert_eq!(Device::parse("cuda:3"), Ok(Device::Gpu(3)));
+        assert!(["gpu", "cuda:", "cuda:x", "cpu:0", ""].iter().all(|d| Device::parse(d).is_err_and(|e| e.code() == 2)));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Machine {
     #[arg(short, long, value_name = "N", env = "LLMC_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Device to run on
-    #[arg(long, env = "LLMC_DEVICE", default_value = "cpu")]
+    #[arg(long, env = "LLMC_DEVICE", default_value = "auto")]
     pub device: String,
     /// Positions to keep room for [default: the model's, capped to memory]
     #[arg(long, value_name = "N", env = "LLMC_CTX_SIZE")]

@@ -6,6 +6,7 @@ use std::ffi::c_void;
 
 use llmc_abi::{Manifest, StepArgs, StepFn};
 
+use crate::cuda::step::{GpuStep, Inputs};
 use crate::error::{Error, Result};
 use crate::kv::KvCache;
 use crate::memory::{self, Memory, Request};
@@ -20,18 +21,27 @@ const MAX_STEP: usize = 1 << 20;
 
 /// A model ready to run.
 pub struct Engine {
-    step: StepFn,
+    runner: Runner,
     weights: &'static [u8],
     workers: Workers,
     sync: Box<StepSync>,
     kv: KvCache,
     arena: Mapping,
     logits: Mapping,
-    inputs: Inputs,
+    inputs: Lists,
     vocab: usize,
     context: usize,
     limits: Limits,
     memory: Memory,
+    variant: usize,
+}
+
+/// What runs a model's steps.
+pub enum Runner {
+    /// Its compiled step on the workers.
+    Cpu(StepFn),
+    /// Its kernel on a GPU.
+    Gpu(Box<GpuStep>),
 }
 
 #[derive(Clone, Copy)]
@@ -41,14 +51,14 @@ struct Limits {
 }
 
 /// Integer inputs of a step, at addresses that never change.
-struct Inputs {
+struct Lists {
     ids: Mapping,
     positions: Mapping,
     seqs: Mapping,
     rows: Mapping,
 }
 
-impl Inputs {
+impl Lists {
     fn new(limits: Limits) -> Result<Self> {
         let list = |len: usize| Mapping::reserve(len * size_of::<i32>());
         Ok(Self {
@@ -95,7 +105,12 @@ impl Engine {
     ///
     /// `step` must be the compiled step of the manifest's variant `options.variant`, the CPU must have
     /// its features, and `weights` must be the section it was compiled for.
-    pub unsafe fn new(manifest: &Manifest, step: StepFn, weights: &'static [u8], options: &Options) -> Result<Self> {
+    pub unsafe fn new(
+        manifest: &Manifest,
+        mut runner: Runner,
+        weights: &'static [u8],
+        options: &Options,
+    ) -> Result<Self> {
         let limits = Limits { tokens: manifest.step.tokens, rows: manifest.step.rows };
         let broken = |what: &str| Error::input(format!("the artifact's manifest {what}; compile it again"));
         if !(1..=MAX_STEP).contains(&limits.tokens) || !(1..=MAX_STEP).contains(&limits.rows) {
@@ -106,25 +121,46 @@ impl Engine {
         let sequences = options.sequences.max(1);
         let request =
             Request { variant: options.variant, workers: workers.count(), context: options.context, sequences };
-        let context = memory::choose_context(manifest, &request)?;
+        let context = match &runner {
+            Runner::Cpu(_) => memory::choose_context(manifest, &request)?,
+            Runner::Gpu(step) => memory::choose(manifest, &request, Some(step.gpu().memory_free()?))?,
+        };
         let memory = Memory::of(manifest, options.variant, workers.count(), context, sequences)
             .ok_or_else(|| broken("has sizes out of range"))?;
+        let kv = KvCache::new(&manifest.kv, context, sequences)?;
+        if let Runner::Gpu(step) = &mut runner {
+            step.reserve(&memory, limits.tokens.max(limits.rows), kv.stride() * sequences)?;
+        }
         let arena = Mapping::reserve(memory.arena)?;
         arena.prefer_huge_pages();
         Ok(Self {
-            step,
+            runner,
             weights,
             sync: Box::new(StepSync::new(workers.spinning(), phases)),
             workers,
-            kv: KvCache::new(&manifest.kv, context, sequences)?,
+            kv,
             arena,
             logits: Mapping::reserve(memory.logits)?,
-            inputs: Inputs::new(limits)?,
+            inputs: Lists::new(limits)?,
             vocab: manifest.model.vocab,
             context,
             limits,
             memory,
+            variant: options.variant,
         })
+    }
+
+    /// Index of the variant that runs.
+    pub fn variant(&self) -> usize {
+        self.variant
+    }
+
+    /// The GPU it runs on, if it does.
+    pub fn gpu(&self) -> Option<&GpuStep> {
+        match &self.runner {
+            Runner::Cpu(_) => None,
+            Runner::Gpu(step) => Some(step),
+        }
     }
 
     /// Positions that a sequence may have.
@@ -210,8 +246,8 @@ impl Engine {
             *slot = row as i32;
         }
         let sequences = seqs.iter().max().map_or(0, |s| *s as usize + 1);
-        self.call(n, rows.len(), sequences);
-        Ok(self.logits.slice(rows.len() * self.vocab))
+        self.call(n, rows.len(), sequences)?;
+        Ok(self.logits(rows.len()))
     }
 
     /// Adds `tokens`, at most a step's worth, to the end of a sequence. Gives the logits of `rows`.
@@ -242,8 +278,8 @@ impl Engine {
         for (slot, row) in self.inputs.rows.slice_mut::<i32>(last - first).iter_mut().zip(first..last) {
             *slot = row as i32;
         }
-        self.call(n, last - first, seq + 1);
-        Ok(self.logits.slice((last - first) * self.vocab))
+        self.call(n, last - first, seq + 1)?;
+        Ok(self.logits(last - first))
     }
 
     /// Adds any number of tokens to a sequence in steps of `chunk` (0: as many as a step takes) and
@@ -277,7 +313,11 @@ impl Engine {
     /// Calls `each` with the index and the logits of every row of the last step, the workers taking
     /// rows in turns.
     pub fn each_row(&mut self, rows: usize, each: &(dyn Fn(usize, &[f32]) + Sync)) {
-        let (logits, vocab, workers) = (self.logits.slice::<f32>(rows * self.vocab), self.vocab, self.workers.count());
+        let (vocab, workers) = (self.vocab, self.workers.count());
+        let logits = match &self.runner {
+            Runner::Cpu(_) => self.logits.slice::<f32>(rows * vocab),
+            Runner::Gpu(step) => step.logits(rows * vocab),
+        };
         self.workers.run(&|worker| {
             for row in (worker..rows).step_by(workers) {
                 each(row, &logits[row * vocab..(row + 1) * vocab]);
@@ -306,7 +346,29 @@ impl Engine {
         Ok(())
     }
 
-    fn call(&mut self, n_tokens: usize, n_rows: usize, n_seqs: usize) {
+    /// Logits of the last step.
+    fn logits(&self, rows: usize) -> &[f32] {
+        match &self.runner {
+            Runner::Cpu(_) => self.logits.slice(rows * self.vocab),
+            Runner::Gpu(step) => step.logits(rows * self.vocab),
+        }
+    }
+
+    fn call(&mut self, n_tokens: usize, n_rows: usize, n_seqs: usize) -> Result<()> {
+        let step = match &mut self.runner {
+            Runner::Cpu(step) => *step,
+            Runner::Gpu(step) => {
+                let inputs = Inputs {
+                    ids: self.inputs.ids.slice(n_tokens),
+                    positions: self.inputs.positions.slice(n_tokens),
+                    seqs: self.inputs.seqs.slice(n_tokens),
+                    rows: self.inputs.rows.slice(n_rows),
+                    table: self.kv.rows(n_seqs),
+                    stride: self.kv.stride(),
+                };
+                return step.run(inputs, self.vocab);
+            }
+        };
         let args = StepArgs {
             weights: self.weights.as_ptr(),
             arena: self.arena.base(),
@@ -327,10 +389,11 @@ impl Engine {
         // SAFETY: `new`'s caller vouches for the step; every buffer has the size that the manifest
         // gives for this number of workers, every token is in the vocabulary, every position has a
         // page, and `sync` is a StepSync.
-        let call = unsafe { StepCall::new(self.step, &args) };
+        let call = unsafe { StepCall::new(step, &args) };
         self.sync.profile.step_begins();
         self.workers.run(&|worker| call.run(worker, workers));
         self.sync.profile.step_ended();
+        Ok(())
     }
 
     fn too_long(&self, positions: usize) -> Error {

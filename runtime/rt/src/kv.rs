@@ -129,6 +129,11 @@ impl KvCache {
         self.table.base().cast_const().cast()
     }
 
+    /// The page table of the first `sequences` sequences.
+    pub fn rows(&self, sequences: usize) -> &[i32] {
+        self.table.slice(self.stride * sequences)
+    }
+
     /// Entries in a row of the page table.
     pub fn stride(&self) -> usize {
         self.stride

@@ -56,7 +56,12 @@ pub fn choose_context(manifest: &Manifest, request: &Request) -> Result<usize> {
     choose(manifest, request, limits::memory_available())
 }
 
-fn choose(manifest: &Manifest, request: &Request, available: Option<u64>) -> Result<usize> {
+/// The same with so many bytes of memory.
+///
+/// # Errors
+///
+/// As [`choose_context`].
+pub fn choose(manifest: &Manifest, request: &Request, available: Option<u64>) -> Result<usize> {
     let limit = manifest.model.context;
     let wanted = request.context.unwrap_or(limit);
     if wanted == 0 || limit == 0 {

@@ -8,6 +8,7 @@ use super::{Isa, Native};
 use crate::error::Failure;
 use crate::lower::Lower;
 use inkwell::attributes::{Attribute, AttributeLoc};
+use inkwell::builder::Builder;
 use inkwell::context::Context;
 use inkwell::intrinsics::Intrinsic;
 use inkwell::module::{Linkage, Module};
@@ -281,6 +282,16 @@ fn async_copy(low: &Lower<'_, '_>, to: Val, from: Val, bytes: u32) -> Result<(),
     collective(low, name, &[to.as_basic_value_enum(), from.as_basic_value_enum()]).map(|_| ())
 }
 
+/// Emits [`START`], where the module has a clock.
+fn start_clock<'c>(context: &'c Context, module: &Module<'c>, builder: &Builder<'c>) -> Result<(), Failure> {
+    let Some(clock) = module.get_global(CLOCK_SYMBOL) else { return Ok(()) };
+    let clock = clock.as_pointer_value();
+    let signature = context.void_type().fn_type(&[clock.get_type().into()], false);
+    let start = context.create_inline_asm(signature, START.into(), "l,~{memory}".into(), true, false, None, false);
+    builder.build_indirect_call(signature, start, &[clock.into()], "")?;
+    Ok(())
+}
+
 /// Calling convention of a kernel.
 const PTX_KERNEL: u32 = 71;
 /// Notes the clock at the start of a step.
@@ -310,6 +321,7 @@ pub fn entry<'c>(
     builder.position_at_end(context.append_basic_block(kernel, "entry"));
     let args = kernel.get_first_param().ok_or("a kernel has a parameter")?.into_pointer_value();
     let args = builder.build_address_space_cast(args, context.ptr_type(AddressSpace::default()), "")?;
+    start_clock(context, module, &builder)?;
     let number = |name: &str| {
         let read = Intrinsic::find(name).and_then(|i| i.get_declaration(module, &[]));
         let read = read.ok_or_else(|| Failure::from(format!("LLVM has no {name}")))?;

@@ -60,7 +60,7 @@ fn objects(args: &CompileArgs, options: &Options, progress: &Progress) -> Result
     let front = compile::front(options, progress)?;
     let plan = compile::plan(&front, options)?;
     std::fs::create_dir_all(&out).map_err(|e| Error::io("making", &out, &e))?;
-    for object in compile::objects(&plan, options, progress)? {
+    for object in compile::objects(&plan, options, progress)?.0 {
         let path = out.join(format!("{}.o", object.name.trim_end_matches(".o")));
         write_file(&path, &object.bytes)?;
     }

@@ -1,6 +1,6 @@
 //! Functions, regions and programs.
 
-use super::inst::Inst;
+use super::inst::{Inst, Op};
 use super::types::Ty;
 use std::fmt;
 
@@ -49,4 +49,15 @@ impl Function {
 pub struct Program {
     /// Callees before callers.
     pub functions: Vec<Function>,
+}
+
+impl Program {
+    /// Bytes of shared memory that the program asks for.
+    pub fn shared_bytes(&self) -> usize {
+        let shared = |inst: &Inst| match inst.op {
+            Op::Shared { bytes } => bytes as usize,
+            _ => 0,
+        };
+        self.functions.iter().flat_map(|f| f.body.body.iter().map(shared)).max().unwrap_or(0)
+    }
 }

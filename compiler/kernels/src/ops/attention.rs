@@ -5,6 +5,7 @@
 //! with the online softmax (Milakov and Gimelshein, 2018): what a token's result is does not depend
 //! on who else is in the step, and the scores of more than a page are never held.
 
+use super::gpu::{self, attention::Chunks};
 use super::kv::{KvCache, Part, lane_numbers};
 use crate::env::{Count, Env, Rows, Scratch};
 use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
@@ -30,6 +31,8 @@ pub struct AttentionKernel {
     pub softcap: Option<f32>,
     /// Query heads whose scores are in flight together.
     pub heads_in_flight: usize,
+    /// Where the results of chunks of pages wait in a group.
+    pub chunks: Option<Chunks>,
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
@@ -79,6 +82,9 @@ impl AttentionKernel {
 
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        if let Some(chunks) = self.chunks {
+            return gpu::attention::build(self, chunks, name, scratch);
+        }
         let mut env = Env::new(name, scratch);
         let group = self.group();
         let frame = Frame {

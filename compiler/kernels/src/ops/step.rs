@@ -1,6 +1,6 @@
 //! The step: calls of kernels with barriers between them, run by every worker.
 
-use crate::kir::{Builder, Function, Ty, Val};
+use crate::kir::{Builder, Function, Hint, Ty, Val};
 
 /// One thing a step does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub fn build(symbol: &str, runs: &[Run]) -> Function {
     let (mut b, _) = Builder::new(symbol, &[]);
     let offset = llmc_abi::step::STEP_FIELDS.iter().find(|(n, _)| *n == "weights").expect("a field").1;
     let args = b.args();
-    let weights = b.load(Ty::PTR, args, offset as i32);
+    let weights = b.load_with(Ty::PTR, args, offset as i32, 8, Hint::Constant);
     for run in runs {
         b.for_const(run.count, 1, |b, i| call(b, run, weights, i));
     }

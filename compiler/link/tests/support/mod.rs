@@ -99,6 +99,10 @@ impl PayloadSource for Source {
         &self.manifest
     }
 
+    fn device(&self) -> Option<&[u8]> {
+        None
+    }
+
     fn tokenizer(&self) -> Option<&[u8]> {
         self.tokenizer.as_deref()
     }

@@ -2,11 +2,30 @@
 
 use super::Selected;
 use crate::block::Lowering;
+use crate::buffers::rows_of;
 use crate::error::Result;
+use crate::plan::Context;
 use llmc_ir::ops::Op;
-use llmc_ir::{NodeId, Value};
+use llmc_ir::{Graph, NodeId, Type, Value};
+use llmc_kernels::env::Place;
 use llmc_kernels::ops::attention::AttentionKernel;
+use llmc_kernels::ops::gpu::{self, attention::Chunks};
 use llmc_kernels::ops::kv::KvAppendKernel;
+
+/// Most tokens of a step whose pages a GPU cuts into chunks: with more there is work for all.
+const CHUNKED_TOKENS: usize = 16;
+
+/// Bytes for the results of chunks.
+pub fn chunk_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
+    let operands = graph.operands(node);
+    let width = graph.ty(operands[0]).ok().and_then(rows_of).map_or(0, |(_, width)| width);
+    let head_dim = operands.iter().find_map(|v| match graph.ty(*v) {
+        Ok(Type::Kv(kv)) => Some(kv.head_dim),
+        _ => None,
+    });
+    let tokens = cx.limits.tokens.min(CHUNKED_TOKENS);
+    head_dim.map_or(0, |head_dim| gpu::attention::chunk_bytes(tokens, width / head_dim, head_dim))
+}
 
 /// The kernel of such a node.
 ///
@@ -18,6 +37,14 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     match l.block.graph.op(node).clone() {
         Op::Attention { scale, window, softcap } => {
             let q = l.rows(node, operands[0])?;
+            let chunks = match l.buffers.temp(node) {
+                Some((offset, _)) if l.cx.is_gpu => {
+                    let tokens = l.cx.limits.tokens.min(CHUNKED_TOKENS);
+                    let counters = l.take_counters(tokens * cache.layout.heads);
+                    Some(Chunks { rows: Place::Arena(offset), counters, tokens })
+                }
+                _ => None,
+            };
             Ok(Selected::Attention(AttentionKernel {
                 cache,
                 q,
@@ -27,6 +54,7 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
                 window,
                 softcap: softcap.map(|c| c.get()),
                 heads_in_flight: l.cx.schedule.attention_heads,
+                chunks,
             }))
         }
         Op::KvAppend {} => {

@@ -11,8 +11,9 @@ use llmc_ir::quant::Scheme;
 use llmc_ir::{DType, Graph, NodeId, Value};
 use llmc_kernels::WeightFormat;
 use llmc_kernels::env::{Count, Place, RowElem, Rows};
-use llmc_kernels::layout::{ALIGN, PROLOGUE_ROWS};
+use llmc_kernels::layout::{ALIGN, PANEL, PROLOGUE_ROWS};
 use llmc_kernels::ops::epilogue::{Activation, Epilogue, Sink, Step};
+use llmc_kernels::ops::gpu::gemv::Gather;
 use llmc_kernels::ops::int_product::IntWeights;
 use llmc_kernels::ops::kv::Part;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
@@ -139,7 +140,38 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let prologue = prologue_plan(l, node, input, before, &x)?;
     let raw = raw_scratch(l, input, &segments);
     let count = l.count(node, before[0])?;
-    Ok(Selected::Linear(LinearKernel { count, x, prologue, segments, raw, schedule: l.cx.schedule }, name))
+    let gather = gather(l, node, &segments)?;
+    Ok(Selected::Linear(LinearKernel { count, x, prologue, segments, raw, schedule: l.cx.schedule, gather }, name))
+}
+
+/// Where a group's units wait, if some have to.
+fn gather(l: &mut Lowering<'_>, node: NodeId, segments: &[Segment]) -> Result<Option<Gather>> {
+    if !l.cx.is_gpu || segments.iter().all(|s| s.epilogue.is_pointwise()) {
+        return Ok(None);
+    }
+    let (offset, _) = l.buffers.temp(node).ok_or_else(|| l.error(node, "its heads have no place to wait"))?;
+    let counters = l.take_counters(segments.iter().map(|s| s.units).sum());
+    Ok(Some(Gather { rows: Place::Arena(offset), counters }))
+}
+
+/// Bytes in which units of a product wait on a GPU: all its results, whole panels.
+pub fn gather_bytes(graph: &Graph, node: NodeId, limits: StepLimits) -> usize {
+    let op = graph.op(node);
+    let heads = match op {
+        Op::Linear { epilogue, .. } => head_dim(epilogue),
+        Op::Qkv { head_dim, .. } => Some(*head_dim),
+        _ => None,
+    };
+    let Some(head_dim) = heads else { return 0 };
+    let rows = |v: &Value| match graph.ty(*v).ok().and_then(|t| t.tensor())?.shape.as_slice() {
+        [n, _] => n.constant(),
+        _ => None,
+    };
+    let operands = graph.operands(node);
+    let weights = if matches!(op, Op::Qkv { .. }) { 3 } else { 1 };
+    let first = prologue_of(op).0.operands();
+    let units: usize = operands[first..first + weights].iter().filter_map(rows).map(|n| n.div_ceil(head_dim)).sum();
+    limits.tokens.max(limits.rows) * units * head_dim.next_multiple_of(PANEL) * 4
 }
 
 /// The head size that steps on whole heads ask for.
@@ -232,8 +264,12 @@ fn prologue_plan(
             bias: vector(l, node, before[2], x.width)?,
         }),
     };
-    let shared = l.buffers.temp(node).map(|(offset, _)| Place::Arena(offset));
-    let shared = shared.ok_or_else(|| l.error(node, "its prologue has no scratch"))?;
+    let shared = match l.buffers.temp(node) {
+        Some((offset, _)) => Place::Arena(offset),
+        // A group prepares rows in shared memory.
+        None if l.cx.is_gpu => Place::Arena(0),
+        None => return Err(l.error(node, "its prologue has no scratch")),
+    };
     Ok(Some(Prologue { norm, elem: input.elem, shared, own: Place::Worker(0), phase: 0 }))
 }
 
@@ -253,6 +289,9 @@ fn own_rows(input: Input) -> usize {
 
 /// Scratch of each worker: prepared rows of a short step first, then decoded codes, then raw products.
 fn raw_scratch(l: &mut Lowering<'_>, input: Input, segments: &[Segment]) -> Place {
+    if l.cx.is_gpu {
+        return Place::Worker(0);
+    }
     let count = input.rows.0;
     let codes = segments.iter().map(|s| s.product.code_bytes(&l.cx.schedule)).max().unwrap_or(0);
     let own = own_rows(input) + codes.next_multiple_of(ALIGN);

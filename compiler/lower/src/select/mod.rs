@@ -7,8 +7,9 @@ pub mod pointwise;
 
 use crate::block::Lowering;
 use crate::error::Result;
-use llmc_ir::NodeId;
+use crate::plan::Context;
 use llmc_ir::ops::Op;
+use llmc_ir::{Graph, NodeId};
 use llmc_kernels::env::Scratch;
 use llmc_kernels::kir::Function;
 use llmc_kernels::ops::attention::AttentionKernel;
@@ -34,6 +35,15 @@ pub enum Selected {
     Pointwise(PointwiseKernel, &'static str),
     Rope(RopeKernel),
     RopeTable(RopeTableKernel),
+}
+
+/// Bytes of scratch shared by the workers that a node's kernel needs.
+pub fn temp_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
+    match (cx.is_gpu, graph.op(node)) {
+        (false, _) => linear::prologue_bytes(graph, node, cx.limits),
+        (true, Op::Attention { .. }) => attention::chunk_bytes(cx, graph, node),
+        (true, _) => linear::gather_bytes(graph, node, cx.limits),
+    }
 }
 
 /// The kernel of a node.

@@ -34,6 +34,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let sizes = sizes(args, engine.context())?;
     let _busy = signals::Busy::begin();
     let mut progress = Progress::new(args.machine.quiet);
+    let variant = engine.variant();
     let mut work = Work::new(&mut engine, sizes);
     let (first, _) = work.prefill()?;
     let start_to_first = crate::clock_start().elapsed();
@@ -66,7 +67,7 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     let usage = limits::usage();
     let ceiling: Ceiling = before.or(work.ceiling()?);
-    let profile = if args.profile { Some(work.profile(&artifact, engine_variant(&artifact)?)?) } else { None };
+    let profile = if args.profile { Some(work.profile(&artifact, variant)?) } else { None };
     drop(progress);
     let measured = Measured {
         sizes,
@@ -75,7 +76,7 @@ pub fn run(args: &Bench) -> Result<()> {
         ttft,
         decode,
         readable,
-        kv_bytes_per_token: kv_bytes(&artifact, engine_variant(&artifact)?, sizes),
+        kv_bytes_per_token: kv_bytes(&artifact, variant, sizes),
         ceiling,
         load,
         start_to_first,
@@ -87,12 +88,7 @@ pub fn run(args: &Bench) -> Result<()> {
         joules: joules.and_then(|list| if list.is_empty() { Err("the counters stopped".into()) } else { Ok(list) }),
         profile,
     };
-    print(args, &artifact.manifest, engine_variant(&artifact)?, &measured)
-}
-
-/// Index of the variant that runs.
-fn engine_variant(artifact: &Artifact) -> Result<usize> {
-    crate::artifact::choose_variant(&artifact.manifest.variants, llmc_abi::features::detect(), crate::sys::amx::request)
+    print(args, &artifact.manifest, variant, &measured)
 }
 
 /// Bytes of the KV cache that a token reads on average.

@@ -15,6 +15,7 @@ mod kernel;
 mod library;
 mod memory;
 mod module;
+pub mod step;
 mod upload;
 
 pub use event::Event;

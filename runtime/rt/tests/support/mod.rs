@@ -32,7 +32,7 @@ pub fn manifest() -> Manifest {
 
 pub fn engine(options: Options) -> Result<Engine> {
     // SAFETY: the step below matches the manifest above, needs no CPU feature and reads no weights.
-    unsafe { Engine::new(&manifest(), step, &[], &options) }
+    unsafe { Engine::new(&manifest(), llmc_rt::engine::Runner::Cpu(step), &[], &options) }
 }
 
 /// Address of the KV slot of a position.

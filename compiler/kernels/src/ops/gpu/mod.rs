@@ -3,6 +3,7 @@
 //! What differs from a CPU is how a product and attention are taken apart; norms, epilogues, formats and
 //! everything that works on rows is shared.
 
+pub mod attention;
 pub mod fragments;
 pub mod gemv;
 pub mod rows;

@@ -60,7 +60,7 @@ impl Stage<'_> {
         env.for_range(zero, count, 1, |env, t| {
             let index = env.b.add(first, t);
             let (from, to) = (env.row(self.x, index), env.at(to, t, row_bytes));
-            if self.x.elem == RowElem::Bf16 {
+            if self.copies() {
                 self.copy(env, from, to);
             } else {
                 self.convert(env, shared, from, to);
@@ -70,9 +70,12 @@ impl Stage<'_> {
         env.b.group_barrier();
     }
 
-    /// A row that lies in memory as it is wanted.
+    /// Whether rows lie in memory as they are wanted.
+    fn copies(&self) -> bool {
+        self.x.elem == RowElem::Bf16 && self.staged == Staged::Bf16 && self.norm.is_none()
+    }
+
     fn copy(&self, env: &mut Env, from: Val, to: Val) {
-        assert!(self.staged == Staged::Bf16 && self.norm.is_none(), "rows of bf16 are taken as they are");
         let words = self.x.width.div_ceil(group::K_GROUP) * 2 * group::K_GROUP / 16;
         self.each(env, words, |env, i| {
             let (from, to) = (env.at(from, i, 16), env.at(to, i, 16));
@@ -92,7 +95,7 @@ impl Stage<'_> {
         if missing == 0 {
             return;
         }
-        if self.x.elem == RowElem::Bf16 {
+        if self.copies() {
             env.b.group_barrier();
         }
         let stride = self.staged.stride(self.padded);
@@ -108,7 +111,7 @@ impl Stage<'_> {
 
     /// Elements per load: as many as divide the row.
     fn chunk(&self) -> usize {
-        if self.x.width.is_multiple_of(CHUNK) { CHUNK } else { 1 }
+        if self.x.width.is_multiple_of(CHUNK) && self.x.elem != RowElem::Bf16 { CHUNK } else { 1 }
     }
 
     /// Holds the row in registers, each thread its chunks, normalises and stores it.
@@ -123,6 +126,9 @@ impl Stage<'_> {
             let i = env.b.add_const(thread, (round * env.group.threads) as i64);
             let whole = (round + 1) * env.group.threads <= chunks;
             let load = |env: &mut Env| {
+                if chunk == 1 {
+                    return vec![env.load_row(self.x.elem, from, i, 1)];
+                }
                 let at = env.at(from, i, 4 * chunk);
                 vec![env.b.load_with(ty, at, 0, 4 * chunk as u32, Hint::None)]
             };
