@@ -194,7 +194,8 @@ impl Checker<'_> {
     fn inst(&mut self, inst: &Inst, top: bool) {
         self.use_all(Some(inst), &inst.op.operands());
         match &inst.op {
-            Op::Stack { .. } | Op::Shared { .. } if !top => self.error(Some(inst), "memory is made in a region"),
+            Op::Stack { .. } if !top => self.error(Some(inst), "stack memory is made in a region"),
+            Op::Shared { .. } if !top => self.error(Some(inst), "shared memory is made in a region"),
             Op::Call { callee, args } => self.call(inst, callee, args),
             Op::For { init, body, .. } => {
                 if let Some(carried) = self.types_of(init) {
