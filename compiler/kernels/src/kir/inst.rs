@@ -204,6 +204,18 @@ pub enum Op {
     AsyncWait { pending: u32 },
 }
 
+impl Op {
+    /// Whether the instruction is one of a group of threads: only targets whose workers are groups have it.
+    pub fn needs_group(&self) -> bool {
+        match self {
+            Op::Thread | Op::Shared { .. } | Op::GroupBarrier | Op::WarpBarrier => true,
+            Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. } => true,
+            Op::AsyncCopy { .. } | Op::AsyncCommit | Op::AsyncWait { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// An instruction with its results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inst {
