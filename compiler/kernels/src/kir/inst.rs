@@ -207,12 +207,9 @@ pub enum Op {
 impl Op {
     /// Whether the instruction is one of a group of threads: only targets whose workers are groups have it.
     pub fn needs_group(&self) -> bool {
-        match self {
-            Op::Thread | Op::Shared { .. } | Op::GroupBarrier | Op::WarpBarrier => true,
-            Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. } => true,
-            Op::AsyncCopy { .. } | Op::AsyncCommit | Op::AsyncWait { .. } => true,
-            _ => false,
-        }
+        let alone = matches!(self, Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. });
+        let waits = matches!(self, Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. });
+        alone || waits || matches!(self, Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. })
     }
 }
 

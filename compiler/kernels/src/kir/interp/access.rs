@@ -147,7 +147,7 @@ impl Access {
         if earlier.thread() == SEVERAL || earlier.moment() < self.since_worker {
             SEVERAL
         } else if self.in_warp(earlier.thread()) {
-            WARP_SET | self.thread / WARP as u32
+            WARP_SET | (self.thread / WARP as u32)
         } else {
             WORKER_SET
         }

@@ -1,6 +1,7 @@
 //! Instructions that several threads carry out together, and where threads stop for them.
 
-use super::code::{Compiled, Step};
+use super::code::Compiled;
+use super::step::Step;
 use crate::kir::inst::Mma;
 use crate::kir::print::line;
 

@@ -99,6 +99,7 @@ impl Memory {
     }
 
     /// Bytes to read.
+    #[inline]
     pub fn load(&mut self, place: Place, access: &Access) -> Result<&[u8], Fault> {
         let Place { addr, len, .. } = place;
         let (buffer, at) = self.locate(place)?;
@@ -125,6 +126,7 @@ impl Memory {
     }
 
     /// Bytes to be overwritten, all of them.
+    #[inline]
     pub fn store(&mut self, place: Place, access: &Access) -> Result<&mut [u8], Fault> {
         let Place { addr, len, .. } = place;
         let (buffer, at) = self.writable(place)?;
@@ -166,6 +168,7 @@ impl Memory {
     }
 
     /// As [`Memory::locate`], about to be written.
+    #[inline]
     fn writable(&mut self, place: Place) -> Result<(&mut Buffer, usize), Fault> {
         let run = self.run;
         let (buffer, at) = self.locate(place)?;
@@ -180,6 +183,7 @@ impl Memory {
     }
 
     /// The buffer that holds the bytes, and where in it they start.
+    #[inline]
     fn locate(&mut self, Place { addr, len, align }: Place) -> Result<(&mut Buffer, usize), Fault> {
         if !addr.0.is_multiple_of(u64::from(align)) {
             return Err(Fault::Misaligned { addr, align });

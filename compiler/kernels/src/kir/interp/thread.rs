@@ -2,10 +2,11 @@
 
 use super::access::Access;
 use super::async_copy::Copies;
-use super::code::{Code, Compiled, Step};
+use super::code::{Code, Compiled};
 use super::error::{Addr, Fault};
 use super::meet::Stop;
 use super::memory::{Memory, Place};
+use super::step::Step;
 
 struct Frame {
     function: usize,

@@ -10,10 +10,10 @@
 //!   table is in `types.rs`. Truth values are neither loaded nor stored nor reinterpreted.
 //! - Alignments are powers of two; stack memory is made in no region but the function's.
 //!
-//! Not checked, as it depends on values: that all workers reach the same barriers, that shifts,
-//! divisors and conversions stay in range, that memory accesses are valid, and that no byte is
-//! written by one worker and accessed by another between two barriers. The interpreter checks
-//! these on the paths it runs.
+//! Not checked, as it depends on values: that all workers reach the same barriers, and threads of a
+//! worker or a warp what they do together; that shifts, divisors and conversions stay in range; that
+//! memory accesses are valid; and that no byte is written by one thread and accessed by another with
+//! no barrier between. The interpreter checks these on the paths it runs.
 
 mod types;
 
