@@ -148,6 +148,9 @@ fn files_behave_as_in_the_interpreter() {
     let mut wrong = Vec::new();
     for file in files {
         let test = filetest::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        if test.has_groups() {
+            continue;
+        }
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let targets = targets();
         let all = targets.iter().filter(|t| t.has_fma()).flat_map(|t| failures(&test, t));

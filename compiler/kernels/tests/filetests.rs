@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{LIMITS, legal, run};
-use llmc_kernels::kir::filetest::{self, Run};
+use common::{LIMITS, check, legal};
+use llmc_kernels::kir::filetest;
 use llmc_kernels::kir::interp::Order;
-use llmc_kernels::kir::{Program, text, verify};
+use llmc_kernels::kir::{text, verify};
 use std::path::PathBuf;
 
 fn files() -> Vec<PathBuf> {
@@ -16,12 +16,6 @@ fn files() -> Vec<PathBuf> {
     files.retain(|f| f.extension().is_some_and(|e| e == "kir"));
     files.sort();
     files
-}
-
-fn check(program: &Program, case: &Run, order: Order) -> Result<(), String> {
-    let inputs: Vec<Vec<u8>> = case.buffers.iter().map(|b| b.input.clone()).collect();
-    let outputs = run(program, &inputs, case.workers, order).map_err(|e| e.to_string())?;
-    case.buffers.iter().zip(outputs).try_for_each(|(b, out)| b.check(&out))
 }
 
 /// What is wrong with a test, under all limits.

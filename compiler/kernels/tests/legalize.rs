@@ -60,6 +60,20 @@ fn missing_instructions_are_gone() {
 }
 
 #[test]
+fn instructions_of_groups_stay() {
+    for source in sources() {
+        let program = program(&source);
+        let group = |program: &Program| {
+            let ops = everything(program).0.into_iter().filter(Op::needs_group);
+            ops.map(|op| std::mem::discriminant(&op)).collect::<Vec<_>>()
+        };
+        for (name, limits) in &LIMITS {
+            assert_eq!(group(&legal(&program, limits)), group(&program), "{name}");
+        }
+    }
+}
+
+#[test]
 fn without_limits_nothing_changes() {
     for source in sources() {
         let program = program(&source);

@@ -19,7 +19,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module};
 use cranelift_object::ObjectModule;
 use llmc_abi::step::BARRIER_SYMBOL;
-use llmc_kernels::kir::{Elem, Function, Inst, Op, Region, Ty, Val};
+use llmc_kernels::kir::{Elem, Function, Inst, Op, Region, Ty, Val, print};
 use std::collections::BTreeMap;
 
 /// Functions that can be called, by name: the program's and the barrier.
@@ -183,6 +183,12 @@ impl Lower<'_> {
                 let params = &self.source.body.params;
                 let args = [self.get(params[0]), self.get(params[1]), self.get(params[2]), phase];
                 self.call(BARRIER_SYMBOL, &args)
+            }
+            op if op.needs_group() => {
+                let instruction = print::line(self.source, inst);
+                Err(Failure::from(format!(
+                    "`{instruction}` needs groups of threads, which this back end does not have"
+                )))
             }
             op => Err(Failure::from(format!("{op:?} should have been expanded by legalize"))),
         }

@@ -8,7 +8,7 @@
 //! ;; i8 1 2 255
 //! ```
 //!
-//! `run` names the number of workers. Each line after it is a buffer: element, values before, and
+//! `run` names the number of workers; `run 2 threads 64` gives each of them 64 threads. Each line after it is a buffer: element, values before, and
 //! after `->` the values expected; without it the buffer must not change. `args` points to the
 //! table of the buffers' addresses, 8 bytes each, in their order. Values are decimal or, in
 //! hexadecimal, bits; `V*N` stands for N times V. In expected values `nan` is any NaN and `?`
@@ -38,6 +38,13 @@ pub struct FileTest {
     pub runs: Vec<Run>,
 }
 
+impl FileTest {
+    /// Whether workers have several threads in any run.
+    pub fn has_groups(&self) -> bool {
+        self.runs.iter().any(|run| run.threads > 1)
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -45,6 +52,8 @@ pub struct Run {
     pub line: usize,
     /// Number of workers.
     pub workers: usize,
+    /// Threads of each worker.
+    pub threads: usize,
     /// Buffers that `args` leads to.
     pub buffers: Vec<Buffer>,
 }
@@ -109,9 +118,10 @@ pub fn parse(source: &str) -> Result<FileTest, FileTestError> {
         let mut words = content.split_whitespace();
         let first = words.next().unwrap_or_default();
         if first == "run" {
-            let workers = words.next().and_then(|w| w.parse().ok());
-            let workers = workers.ok_or_else(|| error(line, "expected `run` and the number of workers"))?;
-            runs.push(Run { line, workers, buffers: vec![] });
+            let counts = counts(&words.collect::<Vec<_>>());
+            let (workers, threads) = counts
+                .ok_or_else(|| error(line, "expected `run`, the number of workers, and maybe `threads` with theirs"))?;
+            runs.push(Run { line, workers, threads, buffers: vec![] });
         } else {
             let run = runs.last_mut().ok_or_else(|| error(line, "expected `run` before a buffer"))?;
             run.buffers.push(buffer(line, first, &words.collect::<Vec<_>>())?);
@@ -121,6 +131,15 @@ pub fn parse(source: &str) -> Result<FileTest, FileTestError> {
         return Err(error(1, "expected a function and at least one `;; run`"));
     }
     Ok(FileTest { program, runs })
+}
+
+/// Numbers of workers and of the threads of each.
+fn counts(words: &[&str]) -> Option<(usize, usize)> {
+    match words {
+        [workers] => Some((workers.parse().ok()?, 1)),
+        [workers, "threads", threads] => Some((workers.parse().ok()?, threads.parse().ok()?)),
+        _ => None,
+    }
 }
 
 fn error(line: usize, message: &str) -> FileTestError {

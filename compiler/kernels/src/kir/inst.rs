@@ -204,6 +204,15 @@ pub enum Op {
     AsyncWait { pending: u32 },
 }
 
+impl Op {
+    /// Whether the instruction is one of a group of threads: only targets whose workers are groups have it.
+    pub fn needs_group(&self) -> bool {
+        let alone = matches!(self, Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. });
+        let waits = matches!(self, Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. });
+        alone || waits || matches!(self, Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. })
+    }
+}
+
 /// An instruction with its results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inst {

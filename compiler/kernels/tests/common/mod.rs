@@ -1,7 +1,8 @@
 //! What several tests need.
 #![allow(dead_code)] // each test binary uses a part of it
 
-use llmc_kernels::kir::interp::{Addr, InterpError, Machine, Order};
+use llmc_kernels::kir::filetest::Run;
+use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
 use llmc_kernels::kir::legalize::{Limits, legalize};
 use llmc_kernels::kir::{Op, Program, Ty, text, verify};
 
@@ -44,10 +45,27 @@ pub fn legal(program: &Program, limits: &Limits) -> Program {
 
 /// Runs the last function on buffers behind a pointer table; they come back.
 pub fn run(program: &Program, buffers: &[Vec<u8>], workers: usize, order: Order) -> Result<Vec<Vec<u8>>, InterpError> {
+    run_groups(program, buffers, (workers, 1), order)
+}
+
+/// The same with several threads of each worker.
+pub fn run_groups(
+    program: &Program,
+    buffers: &[Vec<u8>],
+    (workers, threads): (usize, usize),
+    order: Order,
+) -> Result<Vec<Vec<u8>>, InterpError> {
     let mut machine = Machine::new();
     let addrs: Vec<Addr> = buffers.iter().map(|b| machine.alloc(b.clone())).collect();
     let args = machine.alloc_readonly(addrs.iter().flat_map(|a| a.0.to_le_bytes()).collect());
     let entry = &program.functions.last().expect("a function").name;
-    machine.run(program, entry, args, workers, order)?;
+    machine.run_groups(&Compiled::new(program), entry, args, workers, threads, order)?;
     Ok(addrs.iter().map(|a| machine.buffer(*a).clone()).collect())
+}
+
+/// What a run of a filetest does other than expected.
+pub fn check(program: &Program, case: &Run, order: Order) -> Result<(), String> {
+    let inputs: Vec<Vec<u8>> = case.buffers.iter().map(|b| b.input.clone()).collect();
+    let outputs = run_groups(program, &inputs, (case.workers, case.threads), order).map_err(|e| e.to_string())?;
+    case.buffers.iter().zip(outputs).try_for_each(|(b, out)| b.check(&out))
 }

@@ -3,116 +3,14 @@
 //! Each lane of each value has a place of 64 bits in its function's frame. Loops and branches
 //! become jumps, so that a worker can stop at a barrier anywhere and go on later.
 
-use super::scalar::{self, Fn1, Fn2, Fn3};
+use super::async_copy::AsyncStep;
+use super::meet::{GroupMeet, Meet, WarpMeet};
+use super::scalar;
+use super::step::Step;
 use crate::kir::func::{Function, Program, Region, Val};
-use crate::kir::inst::{Inst, Op};
+use crate::kir::inst::{Hint, Inst, Op};
 use crate::kir::types::{Elem, Ty};
 use std::collections::BTreeMap;
-
-/// One step. Numbers are places in the frame unless said otherwise.
-pub(super) enum Step {
-    Fill {
-        to: usize,
-        lanes: usize,
-        bits: u64,
-    },
-    Map1 {
-        f: Fn1,
-        to: usize,
-        lanes: usize,
-        a: usize,
-    },
-    Map2 {
-        f: Fn2,
-        to: usize,
-        lanes: usize,
-        a: usize,
-        b: usize,
-    },
-    /// `a_stride` is 0 where one lane of `a` serves all.
-    Map3 {
-        f: Fn3,
-        to: usize,
-        lanes: usize,
-        a: usize,
-        a_stride: usize,
-        b: usize,
-        c: usize,
-    },
-    /// The same bits in lanes of another width.
-    Repack {
-        to: usize,
-        lanes: usize,
-        bytes: usize,
-        a: usize,
-        a_bytes: usize,
-    },
-    /// The lane at each source, side by side. Sources and targets do not overlap.
-    Pick {
-        to: usize,
-        from: Vec<usize>,
-    },
-    /// Bytes looked up in tables of 16.
-    Table {
-        to: usize,
-        lanes: usize,
-        table: usize,
-        index: usize,
-    },
-    /// All sources are read before targets are written.
-    Move {
-        to: Vec<usize>,
-        from: Vec<usize>,
-    },
-    Load {
-        to: usize,
-        lanes: usize,
-        bytes: usize,
-        ptr: usize,
-        offset: i32,
-        align: u32,
-    },
-    Store {
-        from: usize,
-        lanes: usize,
-        bytes: usize,
-        ptr: usize,
-        offset: i32,
-        align: u32,
-    },
-    Stack {
-        to: usize,
-        bytes: u32,
-    },
-    /// Leaves the loop unless `i < hi`.
-    LoopTest {
-        i: usize,
-        hi: usize,
-        step: usize,
-        exit: usize,
-    },
-    LoopNext {
-        i: usize,
-        step: usize,
-        head: usize,
-    },
-    /// Jumps unless the truth value holds.
-    Unless {
-        cond: usize,
-        target: usize,
-    },
-    Jump {
-        target: usize,
-    },
-    Call {
-        function: usize,
-        args: Vec<usize>,
-    },
-    Barrier {
-        phase: u32,
-    },
-    Return,
-}
 
 /// A function's steps.
 pub(super) struct Code<'a> {
@@ -128,12 +26,14 @@ pub(super) struct Code<'a> {
 pub struct Compiled<'a> {
     pub(super) functions: Vec<Code<'a>>,
     pub(super) names: BTreeMap<&'a str, usize>,
+    /// Bytes that the threads of a worker share, if they do.
+    pub(super) shared: Option<u32>,
 }
 
 impl<'a> Compiled<'a> {
     /// Prepares a verified program.
     pub fn new(program: &'a Program) -> Compiled<'a> {
-        let mut compiled = Compiled { functions: Vec::new(), names: BTreeMap::new() };
+        let mut compiled = Compiled { functions: Vec::new(), names: BTreeMap::new(), shared: shared_bytes(program) };
         for (index, function) in program.functions.iter().enumerate() {
             let code = Emitter::function(function, &compiled.names);
             compiled.functions.push(code);
@@ -141,6 +41,12 @@ impl<'a> Compiled<'a> {
         }
         compiled
     }
+}
+
+/// The most that a function asks for.
+fn shared_bytes(program: &Program) -> Option<u32> {
+    let insts = program.functions.iter().flat_map(|f| &f.body.body);
+    insts.filter_map(|inst| if let Op::Shared { bytes } = inst.op { Some(bytes) } else { None }).max()
 }
 
 struct Emitter<'a, 'n> {
@@ -291,8 +197,9 @@ impl<'a> Emitter<'a, '_> {
                 let both = self.all(&[*a, *b]);
                 Step::Pick { to, from: list.iter().map(|l| both[usize::from(*l)]).collect() }
             }
-            Op::Load { ptr, offset, align, .. } => {
-                Step::Load { to, lanes, bytes: bytes(ty), ptr: at(ptr), offset: *offset, align: *align }
+            Op::Load { ptr, offset, align, hint } => {
+                let constant = *hint == Hint::Constant;
+                Step::Load { to, lanes, bytes: bytes(ty), ptr: at(ptr), offset: *offset, align: *align, constant }
             }
             Op::Store { ptr, offset, value, align, .. } => {
                 let (from, ty) = (at(value), self.ty(*value));
@@ -301,7 +208,35 @@ impl<'a> Emitter<'a, '_> {
             }
             Op::Stack { bytes } => Step::Stack { to, bytes: *bytes },
             Op::Call { callee, args } => Step::Call { function: self.names[callee.as_str()], args: self.all(args) },
-            Op::Barrier { phase } => Step::Barrier { phase: *phase },
+            _ => self.group(op, to),
+        }
+    }
+
+    /// What a thread does as one of many.
+    fn group(&self, op: &Op, to: usize) -> Step {
+        let at = |v: &Val| self.place(*v);
+        match op {
+            Op::Thread => Step::Thread { to },
+            Op::Shared { .. } => Step::Shared { to },
+            Op::Barrier { .. } => Step::Meet(Meet::Barrier),
+            Op::GroupBarrier => Step::Meet(Meet::Group(GroupMeet::Barrier)),
+            Op::LastOf { counter, add, total } => {
+                let (counter, add) = (at(counter), at(add));
+                Step::Meet(Meet::Group(GroupMeet::LastOf { to, counter, add, total: *total }))
+            }
+            Op::WarpBarrier => Step::Meet(Meet::Warp(WarpMeet::Barrier)),
+            Op::LaneXor { value, mask } => {
+                Step::Meet(Meet::Warp(WarpMeet::LaneXor { to, from: at(value), mask: usize::from(*mask) }))
+            }
+            Op::Mma { kind, acc, a, b } => {
+                let (acc, a, b) = (at(acc), at(a), at(b));
+                Step::Meet(Meet::Warp(WarpMeet::Mma { kind: *kind, to, acc, a, b }))
+            }
+            Op::AsyncCopy { to, from, bytes } => {
+                Step::Async(AsyncStep::Copy { to: at(to), from: at(from), bytes: *bytes })
+            }
+            Op::AsyncCommit => Step::Async(AsyncStep::Commit),
+            Op::AsyncWait { pending } => Step::Async(AsyncStep::Wait { pending: *pending as usize }),
             _ => unreachable!("the other instructions are handled by the caller"),
         }
     }

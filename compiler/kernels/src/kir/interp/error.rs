@@ -4,12 +4,30 @@ use std::fmt;
 use thiserror::Error;
 
 /// An address in a [`super::Machine`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Addr(pub u64);
 
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.0)
+    }
+}
+
+/// Who runs: a worker that is one thread, or a thread of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadId {
+    /// The worker.
+    pub worker: u32,
+    /// The thread in the worker, where workers have several.
+    pub thread: Option<u32>,
+}
+
+impl fmt::Display for ThreadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.thread {
+            None => write!(f, "worker {}", self.worker),
+            Some(thread) => write!(f, "worker {}, thread {thread}", self.worker),
+        }
     }
 }
 
@@ -46,15 +64,21 @@ pub enum Fault {
         /// Accessed address.
         addr: Addr,
     },
-    /// Two workers access a byte between two barriers and one of them writes.
-    #[error("data race: byte {addr} was {earlier} by {} since the last barrier", .other.map_or("several workers".into(), |w| format!("worker {w}")))]
+    /// Two threads access a byte, one of them writes, and no barrier stands between.
+    #[error("data race: byte {addr} was {earlier} by {} since the last barrier between them", .other.map_or("several others".into(), |t| t.to_string()))]
     Race {
         /// The first such byte.
         addr: Addr,
-        /// What the other worker did: `read` or `written`.
+        /// What the other thread did: `read` or `written`.
         earlier: &'static str,
-        /// The other worker, if it is one.
-        other: Option<u32>,
+        /// The other thread, if it is one.
+        other: Option<ThreadId>,
+    },
+    /// A buffer is loaded from as constant and written in one run.
+    #[error("{addr} is in a buffer that is loaded from as constant and written in this run")]
+    Constant {
+        /// Accessed address.
+        addr: Addr,
     },
     /// Operands outside of what the instruction is defined for.
     #[error("{0}")]
@@ -71,13 +95,16 @@ pub enum InterpError {
     #[error("@{0} is not a function of the program with the parameters ptr, i64, i64")]
     Entry(String),
     /// The number of workers is not supported.
-    #[error("{0} workers; from 1 to 255 are supported")]
+    #[error("{0} workers; from 1 to 255 are supported, and to 65535 of several threads")]
     Workers(usize),
+    /// The number of threads is not supported.
+    #[error("{0} threads; 1 or a multiple of 32 up to 1024 is supported")]
+    Threads(usize),
     /// An instruction cannot be carried out.
-    #[error("worker {worker}: @{function}: `{instruction}`: {fault}")]
+    #[error("{thread}: @{function}: `{instruction}`: {fault}")]
     Fault {
-        /// The worker.
-        worker: u32,
+        /// Who runs it.
+        thread: ThreadId,
         /// The function.
         function: String,
         /// The instruction, printed.
@@ -85,14 +112,19 @@ pub enum InterpError {
         /// Why.
         fault: Fault,
     },
-    /// Workers do not meet at the same barriers.
-    #[error("worker 0 {first}, but worker {worker} {second}")]
-    Barrier {
-        /// Where worker 0 waits or that it has returned.
-        first: String,
-        /// A worker that differs.
-        worker: u32,
-        /// What it does.
-        second: String,
+    /// The workers' memory has no addresses left.
+    #[error("out of addresses")]
+    OutOfAddresses,
+    /// Threads do not meet at the same barriers or other instructions that they run together.
+    #[error("{first} {waits}, but {other} {differs}")]
+    Apart {
+        /// The first of those that should meet.
+        first: ThreadId,
+        /// Where it waits or that it has returned.
+        waits: String,
+        /// One that differs.
+        other: ThreadId,
+        /// What that one does.
+        differs: String,
     },
 }

@@ -1,42 +1,56 @@
 //! Runs programs on any machine, with every access checked. What it computes is what KIR means.
 //!
-//! Memory is a set of buffers far apart. Workers run one after the other up to the next barrier,
-//! in an order the caller chooses; a byte that one worker writes and another reads or writes
-//! between two barriers is an error in whatever order they run, which proves a plan's barriers.
-//! Each [`Fault`] names worker, function, instruction and address.
+//! Memory is a set of buffers far apart. Threads run one after the other up to what they do together
+//! (see [`Machine::run_groups`]), in an order the caller chooses. A byte that one thread writes and
+//! another reads or writes is an error in whatever order they run, unless something orders the two:
+//! a barrier of all, of their worker or of their warp between them, or a [`super::Op::LastOf`], by which
+//! its last worker sees what the others did before they came to it on that counter. `LaneXor` and `Mma`
+//! order nothing. So a run proves a plan's barriers. Each [`Fault`] names thread, function, instruction
+//! and address.
+//!
+//! What a `LastOf` says of a byte that several workers have read is forgotten in part: a write to it
+//! after that can count as a race though it is none; a barrier of all orders it. The same holds for
+//! other accesses to the counter itself.
+//!
+//! Stack memory and memory of a worker that others access by an address they were handed is not told
+//! from other memory.
 
+mod access;
+mod async_copy;
 mod code;
 mod error;
+mod grid;
+mod group;
+mod last_of;
+mod meet;
 mod memory;
+mod mma;
+mod order;
 mod race;
 mod scalar;
-mod worker;
+mod step;
+mod thread;
+mod warp;
 
 pub use code::Compiled;
-pub use error::{Addr, Fault, InterpError};
+pub use error::{Addr, Fault, InterpError, ThreadId};
+pub use order::Order;
 
 use super::func::Program;
-use super::print::line;
 use super::types::Ty;
-use memory::{Access, Memory};
-use worker::{Stop, Worker};
+use grid::Grid;
+use meet::WARP;
+use memory::Memory;
 
-/// In which order workers run between two barriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// 0, 1, 2..
-    Forward,
-    /// The last one first.
-    Reverse,
-    /// Another one after each barrier, by this seed.
-    Seeded(u64),
-}
+/// Most threads of a worker.
+const MOST_THREADS: usize = 1024;
 
 /// Memory that programs run on.
 #[derive(Default)]
 pub struct Machine {
     memory: Memory,
-    epoch: u32,
+    /// The last moment of the run before.
+    moment: u32,
 }
 
 impl Machine {
@@ -92,45 +106,46 @@ impl Machine {
         workers: usize,
         order: Order,
     ) -> Result<(), InterpError> {
+        self.run_groups(program, entry, args, workers, 1, order)
+    }
+
+    /// Runs `entry(args, worker, workers)` for every thread of every worker until all have returned. Workers
+    /// have one thread, or as many warps of 32 threads as the number says.
+    ///
+    /// Threads stop at what they do together: those of a warp, a worker or all. Workers run one after the
+    /// other up to what all do together, a worker's warps one after the other up to what the worker does
+    /// together, and a warp as far as it can. It is an error if those who should meet come to different
+    /// instructions or return.
+    ///
+    /// # Errors
+    /// [`InterpError`]; memory is then as it was left.
+    pub fn run_groups(
+        &mut self,
+        program: &Compiled<'_>,
+        entry: &str,
+        args: Addr,
+        workers: usize,
+        threads: usize,
+        order: Order,
+    ) -> Result<(), InterpError> {
         let function = entry_index(program, entry)?;
-        if !(1..=255).contains(&workers) {
-            return Err(InterpError::Workers(workers));
-        }
-        let first_frame = self.memory.len();
-        let mut all: Vec<Worker> =
-            (0..workers as u64).map(|w| Worker::new(program, function, &[args.0, w, workers as u64])).collect();
-        let result = self.phases(program, &mut all, order);
-        self.memory.truncate(first_frame);
+        check_counts(workers, threads)?;
+        let first = self.memory.len();
+        self.memory.begin_run();
+        let mut grid = Grid::new(program, &mut self.memory, (workers, threads), order, self.moment);
+        let result = grid.enter(function, args).and_then(|()| grid.run());
+        self.moment = grid.latest();
+        self.memory.truncate(first);
         result
     }
+}
 
-    fn phases(&mut self, program: &Compiled<'_>, workers: &mut [Worker], order: Order) -> Result<(), InterpError> {
-        let mut seed = if let Order::Seeded(seed) = order { seed } else { 0 };
-        loop {
-            self.next_epoch();
-            let epoch = if workers.len() > 1 { self.epoch } else { 0 };
-            let mut stops = vec![Stop::Done; workers.len()];
-            for w in schedule(order, &mut seed, workers.len()) {
-                let access = Access { worker: w as u32, epoch };
-                let stop = workers[w].run(program, &mut self.memory, access);
-                stops[w] = stop.map_err(|fault| at_fault(program, w as u32, &workers[w], fault))?;
-            }
-            if let Some(w) = stops.iter().position(|s| *s != stops[0]) {
-                let [first, second] = [stops[0], stops[w]].map(|s| describe(program, s));
-                return Err(InterpError::Barrier { first, worker: w as u32, second });
-            }
-            if stops[0] == Stop::Done {
-                return Ok(());
-            }
-        }
+fn check_counts(workers: usize, threads: usize) -> Result<(), InterpError> {
+    if threads != 1 && (!threads.is_multiple_of(WARP) || !(WARP..=MOST_THREADS).contains(&threads)) {
+        return Err(InterpError::Threads(threads));
     }
-
-    fn next_epoch(&mut self) {
-        self.epoch = self.epoch.checked_add(1).unwrap_or_else(|| {
-            self.memory.forget_accesses();
-            1
-        });
-    }
+    let most = if threads == 1 { usize::from(u8::MAX) } else { usize::from(u16::MAX) };
+    if (1..=most).contains(&workers) { Ok(()) } else { Err(InterpError::Workers(workers)) }
 }
 
 fn entry_index(program: &Compiled<'_>, entry: &str) -> Result<usize, InterpError> {
@@ -139,39 +154,4 @@ fn entry_index(program: &Compiled<'_>, entry: &str) -> Result<usize, InterpError
         function.body.params.iter().map(|p| function.ty(*p)).eq([Ty::PTR, Ty::I64, Ty::I64])
     });
     index.ok_or_else(|| InterpError::Entry(entry.into()))
-}
-
-/// The workers in the order in which they run.
-fn schedule(order: Order, seed: &mut u64, workers: usize) -> Vec<usize> {
-    let mut all: Vec<usize> = (0..workers).collect();
-    match order {
-        Order::Forward => {}
-        Order::Reverse => all.reverse(),
-        Order::Seeded(_) => (1..workers).for_each(|i| all.swap(i, splitmix(seed) as usize % (i + 1))),
-    }
-    all
-}
-
-/// The splitmix64 generator of Steele, Lea and Flood.
-fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-fn at_fault(program: &Compiled<'_>, worker: u32, state: &Worker, fault: Fault) -> InterpError {
-    let (function, step) = state.position().expect("a worker at fault has not returned");
-    let code = &program.functions[function];
-    let instruction = code.sources[step].map(|inst| line(code.function, inst)).unwrap_or_default();
-    InterpError::Fault { worker, function: code.function.name.clone(), instruction, fault }
-}
-
-fn describe(program: &Compiled<'_>, stop: Stop) -> String {
-    match stop {
-        Stop::Done => "has returned".into(),
-        Stop::Barrier { phase, function, step } => {
-            format!("waits at barrier {phase} in step {step} of @{}", program.functions[function].function.name)
-        }
-    }
 }

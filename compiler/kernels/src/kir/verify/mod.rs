@@ -10,10 +10,10 @@
 //!   table is in `types.rs`. Truth values are neither loaded nor stored nor reinterpreted.
 //! - Alignments are powers of two; stack memory is made in no region but the function's.
 //!
-//! Not checked, as it depends on values: that all workers reach the same barriers, that shifts,
-//! divisors and conversions stay in range, that memory accesses are valid, and that no byte is
-//! written by one worker and accessed by another between two barriers. The interpreter checks
-//! these on the paths it runs.
+//! Not checked, as it depends on values: that all workers reach the same barriers, and threads of a
+//! worker or a warp what they do together; that shifts, divisors and conversions stay in range; that
+//! memory accesses are valid; and that no byte is written by one thread and accessed by another with
+//! no barrier between. The interpreter checks these on the paths it runs.
 
 mod types;
 
@@ -194,7 +194,8 @@ impl Checker<'_> {
     fn inst(&mut self, inst: &Inst, top: bool) {
         self.use_all(Some(inst), &inst.op.operands());
         match &inst.op {
-            Op::Stack { .. } | Op::Shared { .. } if !top => self.error(Some(inst), "memory is made in a region"),
+            Op::Stack { .. } if !top => self.error(Some(inst), "stack memory is made in a region"),
+            Op::Shared { .. } if !top => self.error(Some(inst), "shared memory is made in a region"),
             Op::Call { callee, args } => self.call(inst, callee, args),
             Op::For { init, body, .. } => {
                 if let Some(carried) = self.types_of(init) {

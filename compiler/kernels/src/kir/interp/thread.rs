@@ -1,17 +1,12 @@
-//! One worker: its call stack, run from barrier to barrier.
+//! One thread: its call stack, run up to what it does together with others.
 
-use super::code::{Code, Compiled, Step};
+use super::access::Access;
+use super::async_copy::Copies;
+use super::code::{Code, Compiled};
 use super::error::{Addr, Fault};
-use super::memory::{Access, Memory};
-
-/// Why a worker has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// It waits at a barrier: its phase, function and step.
-    Barrier { phase: u32, function: usize, step: usize },
-    /// It has returned from the entry function.
-    Done,
-}
+use super::meet::Stop;
+use super::memory::{Memory, Place};
+use super::step::Step;
 
 struct Frame {
     function: usize,
@@ -20,16 +15,22 @@ struct Frame {
     stack: Vec<Addr>,
 }
 
-/// A worker's state.
-pub(super) struct Worker {
+/// A thread's state.
+pub(super) struct Thread {
     frames: Vec<Frame>,
     scratch: Vec<u64>,
+    copies: Copies,
 }
 
-impl Worker {
+impl Thread {
     /// About to enter a function with these parameters.
-    pub fn new(program: &Compiled<'_>, function: usize, params: &[u64]) -> Worker {
-        Worker { frames: vec![frame(program, function, params)], scratch: Vec::new() }
+    pub fn new(program: &Compiled<'_>, function: usize, params: &[u64]) -> Thread {
+        Thread { frames: vec![frame(program, function, params)], scratch: Vec::new(), copies: Copies::default() }
+    }
+
+    /// The lanes of all values of the function that it runs.
+    pub fn places(&mut self) -> &mut [u64] {
+        &mut self.frames.last_mut().expect("the thread has not returned").regs
     }
 
     /// Function and step where it stands.
@@ -37,15 +38,20 @@ impl Worker {
         self.frames.last().map(|f| (f.function, f.next))
     }
 
-    /// Runs to the next barrier or the end. After a fault [`Worker::position`] is the step at fault.
-    pub fn run(&mut self, program: &Compiled<'_>, memory: &mut Memory, access: Access) -> Result<Stop, Fault> {
+    /// Runs up to what it does together with others, or the end. After a fault [`Thread::position`] is the
+    /// step at fault.
+    pub fn run(&mut self, program: &Compiled<'_>, memory: &mut Memory, access: &Access) -> Result<Stop, Fault> {
         while let Some(frame) = self.frames.last_mut() {
             let code = &program.functions[frame.function];
             match &code.steps[frame.next] {
-                Step::Barrier { phase } => {
-                    let stop = Stop::Barrier { phase: *phase, function: frame.function, step: frame.next };
+                Step::Meet(_) => {
+                    let stop = Stop::At { function: frame.function as u32, step: frame.next as u32 };
                     frame.next += 1;
                     return Ok(stop);
+                }
+                Step::Async(step) => {
+                    self.copies.step(step, &frame.regs, memory, access)?;
+                    frame.next += 1;
                 }
                 Step::Call { function, args } => {
                     let params: Vec<u64> = args.iter().map(|a| frame.regs[*a]).collect();
@@ -53,8 +59,11 @@ impl Worker {
                     self.frames.push(self::frame(program, *function, &params));
                 }
                 Step::Return => {
+                    if self.frames.len() == 1 {
+                        self.copies.finish()?;
+                    }
+                    let Some(frame) = self.frames.pop() else { break };
                     frame.stack.iter().for_each(|addr| memory.free(*addr));
-                    self.frames.pop();
                 }
                 _ => straight(frame, code, memory, access, &mut self.scratch)?,
             }
@@ -74,14 +83,14 @@ fn straight(
     frame: &mut Frame,
     code: &Code<'_>,
     memory: &mut Memory,
-    access: Access,
+    access: &Access,
     scratch: &mut Vec<u64>,
 ) -> Result<(), Fault> {
     let Frame { next, regs, stack, .. } = frame;
     loop {
         let mut target = *next + 1;
         match &code.steps[*next] {
-            Step::Call { .. } | Step::Barrier { .. } | Step::Return => return Ok(()),
+            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Return => return Ok(()),
             Step::Jump { target: to } => target = *to,
             Step::Unless { cond, target: to } => {
                 if regs[*cond] == 0 {
@@ -106,6 +115,8 @@ fn straight(
                 stack.push(addr);
                 regs[*to] = addr.0;
             }
+            Step::Thread { to } => regs[*to] = u64::from(access.thread - access.first),
+            Step::Shared { to } => regs[*to] = access.shared.0,
             Step::Move { to, from } => {
                 scratch.clear();
                 scratch.extend(from.iter().map(|f| regs[*f]));
@@ -165,17 +176,22 @@ fn repack(regs: &mut [u64], (to, lanes, bytes): (usize, usize, usize), (a, a_byt
 }
 
 /// Loads and stores.
-fn transfer(step: &Step, regs: &mut [u64], memory: &mut Memory, access: Access) -> Result<(), Fault> {
-    let addr = |ptr: u64, offset: i32| Addr(ptr.wrapping_add_signed(i64::from(offset)));
+fn transfer(step: &Step, regs: &mut [u64], memory: &mut Memory, access: &Access) -> Result<(), Fault> {
+    let place = |ptr: u64, offset: i32, len: usize, align: u32| Place {
+        addr: Addr(ptr.wrapping_add_signed(i64::from(offset))),
+        len,
+        align,
+    };
     match step {
-        Step::Load { to, lanes, bytes, ptr, offset, align } => {
-            let data = memory.load(addr(regs[*ptr], *offset), lanes * bytes, *align, access)?;
+        Step::Load { to, lanes, bytes, ptr, offset, align, constant } => {
+            let place = place(regs[*ptr], *offset, lanes * bytes, *align);
+            let data = if *constant { memory.load_constant(place, access) } else { memory.load(place, access) }?;
             for (reg, data) in regs[*to..to + lanes].iter_mut().zip(data.chunks_exact(*bytes)) {
                 *reg = data.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
             }
         }
         Step::Store { from, lanes, bytes, ptr, offset, align } => {
-            let data = memory.store(addr(regs[*ptr], *offset), lanes * bytes, *align, access)?;
+            let data = memory.store(place(regs[*ptr], *offset, lanes * bytes, *align), access)?;
             for (reg, data) in regs[*from..from + lanes].iter().zip(data.chunks_exact_mut(*bytes)) {
                 data.copy_from_slice(&reg.to_le_bytes()[..*bytes]);
             }
