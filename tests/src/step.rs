@@ -284,6 +284,8 @@ pub struct Interpreted<'a> {
     order: Order,
     weights: Addr,
     kv: Addr,
+    /// Counters of groups, which steps leave as they were.
+    sync: Addr,
 }
 
 impl<'a> Interpreted<'a> {
@@ -292,8 +294,13 @@ impl<'a> Interpreted<'a> {
         let mut machine = Machine::new();
         let weights = machine.alloc_readonly(model.weights.clone());
         // Attention loads whole blocks of keys, also those positions that are not written yet.
-        let kv = machine.alloc(vec![POISON; pages.end() * model.plan.kv.page_bytes]);
-        Interpreted { model, program: Compiled::new(model.program()), machine, pages, workers, order, weights, kv }
+        let variant = &model.plan.variants[0];
+        // A group multiplies by zero what lies behind a sequence's end: it has to be finite.
+        let unwritten = if variant.group.is_some() { 0 } else { POISON };
+        let kv = machine.alloc(vec![unwritten; pages.end() * model.plan.kv.page_bytes]);
+        let sync = machine.alloc(vec![0; variant.group.as_ref().map_or(0, |g| g.sync_bytes)]);
+        let program = Compiled::new(model.program());
+        Interpreted { model, program, machine, pages, workers, order, weights, kv, sync }
     }
 
     /// Runs a step and gives the logits of its rows.
@@ -308,10 +315,12 @@ impl<'a> Interpreted<'a> {
         }
         let arena = self.machine.alloc_uninit(self.model.arena_bytes(self.workers));
         let logits = self.machine.alloc_uninit(step.rows.len() * self.model.vocab * 4);
-        let memory = [("weights", self.weights), ("kv", self.kv), ("arena", arena), ("logits", logits)];
+        let memory =
+            [("weights", self.weights), ("kv", self.kv), ("arena", arena), ("logits", logits), ("sync", self.sync)];
         values.extend(memory.map(|(name, addr)| (name, addr.0)));
         let args = self.machine.alloc_readonly(arguments(&values));
-        self.machine.run_compiled(&self.program, self.model.entry(), args, self.workers, self.order)?;
+        let threads = self.model.plan.variants[0].target.threads;
+        self.machine.run_groups(&self.program, self.model.entry(), args, self.workers, threads, self.order)?;
         Ok(floats(self.machine.buffer(logits)))
     }
 }

@@ -2,6 +2,7 @@
 
 mod barriers;
 mod fidelity;
+mod groups;
 mod invariance;
 mod large;
 mod quantized;

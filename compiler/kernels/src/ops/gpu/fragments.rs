@@ -16,8 +16,6 @@ pub const STEP: usize = 32;
 pub const COLUMNS: usize = 8;
 /// Words of bf16 in a step.
 const WORDS: usize = STEP / 2;
-/// Bytes of a step of a panel.
-const STEP_BYTES: usize = WORDS * PANEL * 4;
 
 /// A warp's part of a product by the matrix unit, with weights in bf16.
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +190,8 @@ pub struct Scalars {
     pub k: usize,
     /// Columns, all of which are computed.
     pub columns: usize,
+    /// Rows of a tile, from one column's sums to the next.
+    pub rows: usize,
 }
 
 impl Scalars {
@@ -228,7 +228,7 @@ impl Scalars {
             let first = env.b.cmp(Cond::Eq, part, zero);
             env.if_then(first, |env| {
                 let at = env.at(to, row, 4);
-                env.b.store(sum, at, (column * PANEL * 4) as i32);
+                env.b.store(sum, at, (column * self.rows * 4) as i32);
             });
         }
     }

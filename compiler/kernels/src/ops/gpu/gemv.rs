@@ -90,14 +90,14 @@ impl<'a> Gemv<'a> {
         let (format, k, warps) = (first.format, first.k, threads / WARP);
         let staged = staged_for(format, kernel);
         let panels = tile_panels(kernel, staged);
-        let mut gemv = Gemv { kernel, form: Form::scalar(format, k, 1), staged, panels, tokens: 1, warps };
+        let mut gemv = Gemv { kernel, form: Form::scalar(format, k, 1, panels), staged, panels, tokens: 1, warps };
         if matches!(staged, Staged::Bf16 | Staged::Bf16Split) {
             gemv.form = Form::Matrix(Fragments::new(k, panels, warps));
         }
         let most = if staged == Staged::Bf16Split { 2 } else { COLUMNS };
         gemv.tokens = (1..=most).rev().find(|t| gemv.bytes_for(*t) <= SHARED_BYTES).unwrap_or(1);
         if let Form::Scalar(_) = gemv.form {
-            gemv.form = Form::scalar(format, k, gemv.tokens);
+            gemv.form = Form::scalar(format, k, gemv.tokens, panels);
         }
         gemv
     }
@@ -285,7 +285,10 @@ impl<'a> Gemv<'a> {
         let (first, second) = self.panels_of(env, s, tile);
         let (Form::Matrix(f), Some(after)) = (&self.form, after) else {
             let Form::Scalar(f) = &self.form else { unreachable!("matrix products load ahead") };
-            f.emit(env, first, at.x, to, at.columns);
+            for (i, panel) in std::iter::once(first).chain(second).enumerate() {
+                let to = env.b.ptr_add_const(to, i * PANEL * 4);
+                f.emit(env, panel, at.x, to, at.columns);
+            }
             return vec![];
         };
         let own = f.weights(env, first, second);
@@ -437,8 +440,8 @@ impl<'a> Gemv<'a> {
 }
 
 impl Form {
-    fn scalar(format: WeightFormat, k: usize, columns: usize) -> Form {
-        Form::Scalar(Scalars { format, k, columns })
+    fn scalar(format: WeightFormat, k: usize, columns: usize, panels: usize) -> Form {
+        Form::Scalar(Scalars { format, k, columns, rows: panels * PANEL })
     }
 }
 

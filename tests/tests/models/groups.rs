@@ -1,0 +1,51 @@
+//! Steps of groups of threads, as a GPU runs them, on the kernel IR's interpreter: every race between threads,
+//! every missing wait and every read of what was not written is found in whatever order threads run.
+
+use llmc_ir::DType;
+use llmc_kernels::Target;
+use llmc_kernels::kir::interp::Order;
+use llmc_models::{Activations, BuildOptions};
+use llmc_passes::Choice;
+use llmc_tests::reference::{prompts, relative_error};
+use llmc_tests::step::{Interpreted, Model, Pages, Planning, prefill};
+use llmc_tests::weights;
+use std::path::Path;
+
+const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64 };
+const BF16: BuildOptions = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: 64 };
+/// Sums run in another order than in the reference, and split numbers keep 24 bits.
+const TOLERANCE: f32 = 1e-4;
+
+/// A fixture planned for groups of `threads` threads.
+fn planned(name: &str, build: BuildOptions, threads: usize) -> Model {
+    let target = Target { threads, ..Target::from_name("cuda").expect("a known target") };
+    let folder = weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("groups"));
+    let choice = Choice::default();
+    Model::new(&folder, &Planning { build, fuel: None, choice, target, vector_bytes: 64, tokens: 40 })
+}
+
+fn error(model: &Model, name: &str, workers: usize, chunk: usize, order: Order) -> f32 {
+    let prompt = prompts(&weights::fixtures().join(name)).swap_remove(0);
+    let mut runner = Interpreted::new(model, Pages::new(1, 1, 64), workers, order);
+    relative_error(&prefill(&mut runner, 0, &prompt.ids, chunk), &prompt.logits)
+}
+
+#[test]
+fn every_fixture_agrees_with_its_reference() {
+    for name in ["llama2", "llama3-rope", "llama-bias", "mistral", "qwen2", "qwen3", "gpt2"] {
+        let model = planned(name, F32, 64);
+        let error = error(&model, name, 3, 5, Order::Seeded(1));
+        assert!(error <= TOLERANCE, "{name}: {error}");
+    }
+}
+
+#[test]
+fn rounded_rows_stay_close() {
+    for name in ["llama2", "qwen3"] {
+        let model = planned(name, BF16, 128);
+        for (workers, chunk, order) in [(2, 1, Order::Reverse), (5, 3, Order::Seeded(2))] {
+            let error = error(&model, name, workers, chunk, order);
+            assert!(error <= 2e-2, "{name}: {error}");
+        }
+    }
+}
