@@ -18,11 +18,13 @@ const PASSES: &str = "function(\
     loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,\
     loop(indvars),simplifycfg,adce)";
 
-/// Functions of groups become one kernel, whose addresses then show which memory they are of.
-const GROUP_PASSES: &str = "always-inline,globaldce,function(\
-    sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,infer-address-spaces,\
+/// Functions of groups become one kernel, whose addresses then show which memory they are of. What is the
+/// same in all of them is not computed once for all: it would take registers from those in between.
+const GROUP_PASSES: &str = "function(\
+    sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
     loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,\
-    loop(indvars),simplifycfg,adce)";
+    loop(indvars),simplifycfg,adce),\
+    always-inline,globaldce,function(infer-address-spaces,instcombine<no-verify-fixpoint>,simplifycfg,adce)";
 
 /// Generates code for one target.
 pub struct Machine {

@@ -35,7 +35,7 @@ const LEVELS: &[(&str, &str, &[&[Feature]])] = &[
 ];
 
 /// Threads of a worker on a GPU.
-const GROUP: usize = 512;
+const GROUP: usize = 256;
 
 impl Target {
     /// The target with this name, if llmc knows it.
