@@ -25,6 +25,8 @@ pub struct Model {
     pub weights: Vec<u8>,
     /// Logits per row.
     pub vocab: usize,
+    /// Which of the plan's variants runs.
+    pub variant: usize,
 }
 
 /// How to plan a model.
@@ -56,25 +58,25 @@ impl Model {
             Ok(())
         };
         pack::pack(&module, &plan.weights, &opened.checkpoint, &mut store).unwrap_or_else(|e| panic!("{e}"));
-        Model { plan, weights, vocab: opened.spec.vocab }
+        Model { plan, weights, vocab: opened.spec.vocab, variant: 0 }
     }
 
     /// A module's plan, without weights; see [`Native::sparse`].
     pub fn without_weights(module: &mut llmc_ir::Module, how: &Planning, vocab: usize) -> Model {
-        Model { plan: plan(module, how), weights: vec![], vocab }
+        Model { plan: plan(module, how), weights: vec![], vocab, variant: 0 }
     }
 
     /// Kernels and the step.
     pub fn program(&self) -> &Program {
-        &self.plan.variants[0].program
+        &self.plan.variants[self.variant].program
     }
 
     fn entry(&self) -> &str {
-        &self.plan.variants[0].symbol
+        &self.plan.variants[self.variant].symbol
     }
 
     fn arena_bytes(&self, workers: usize) -> usize {
-        let scratch = self.plan.variants[0].scratch;
+        let scratch = self.plan.variants[self.variant].scratch;
         scratch.arena_bytes + workers * scratch.worker_bytes
     }
 }
@@ -245,7 +247,7 @@ impl<'a> Native<'a> {
     }
 
     fn compile(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize, weights: Region) -> Native<'a> {
-        let target = &model.plan.variants[0].target;
+        let target = &model.plan.variants[model.variant].target;
         let objects = backend.compile(model.program(), target).unwrap_or_else(|e| panic!("{e}"));
         let page_bytes = model.plan.kv.page_bytes;
         let mut kv = Region::new(pages.end() * page_bytes);
@@ -294,7 +296,7 @@ impl<'a> Interpreted<'a> {
         let mut machine = Machine::new();
         let weights = machine.alloc_readonly(model.weights.clone());
         // Attention loads whole blocks of keys, also those positions that are not written yet.
-        let variant = &model.plan.variants[0];
+        let variant = &model.plan.variants[model.variant];
         // A group multiplies by zero what lies behind a sequence's end: it has to be finite.
         let unwritten = if variant.group.is_some() { 0 } else { POISON };
         let kv = machine.alloc(vec![unwritten; pages.end() * model.plan.kv.page_bytes]);
@@ -319,7 +321,7 @@ impl<'a> Interpreted<'a> {
             [("weights", self.weights), ("kv", self.kv), ("arena", arena), ("logits", logits), ("sync", self.sync)];
         values.extend(memory.map(|(name, addr)| (name, addr.0)));
         let args = self.machine.alloc_readonly(arguments(&values));
-        let threads = self.model.plan.variants[0].target.threads;
+        let threads = self.model.plan.variants[self.model.variant].target.threads;
         self.machine.run_groups(&self.program, self.model.entry(), args, self.workers, threads, self.order)?;
         Ok(floats(self.machine.buffer(logits)))
     }

@@ -106,11 +106,14 @@ pub fn plan(front: &Front, options: &Options) -> Result<Plan> {
 pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(Vec<Object>, Option<Vec<u8>>)> {
     let backend = options.backend()?;
     let (mut objects, mut images) = (Vec::new(), Vec::new());
-    for variant in &plan.variants {
+    for (i, variant) in plan.variants.iter().enumerate() {
         progress.stage(&format!("generating code for {} with {}", variant.target.name, backend.name()));
         let code = backend.compile(&variant.program, &variant.target)?;
         match variant.target.is_gpu() {
-            true => images.extend(code.into_iter().flat_map(|o| device::images(o, options, progress))),
+            true => {
+                let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
+                images.extend(code.into_iter().flat_map(|o| device::images(step, o, options, progress)));
+            }
             false => objects.extend(code),
         }
     }

@@ -9,7 +9,7 @@ use llmc_kernels::Object;
 const PTX_ARCH: u32 = 80;
 
 /// The images of a program in PTX.
-pub fn images(ptx: Object, options: &Options, progress: &Progress) -> Vec<DeviceImage<Vec<u8>>> {
+pub fn images(step: u32, ptx: Object, options: &Options, progress: &Progress) -> Vec<DeviceImage<Vec<u8>>> {
     let _ = (options, progress);
-    vec![DeviceImage { kind: DeviceKind::Ptx, arch: PTX_ARCH, specific: false, bytes: ptx.bytes }]
+    vec![DeviceImage { step, kind: DeviceKind::Ptx, arch: PTX_ARCH, specific: false, bytes: ptx.bytes }]
 }

@@ -206,13 +206,20 @@ impl Env {
     pub fn load_row(&mut self, elem: RowElem, row: Val, index: Val, lanes: u16) -> Val {
         let from = self.element(elem, row, index);
         match elem {
-            RowElem::F32 | RowElem::Bf16InF32 => self.b.load(Ty { elem: Elem::F32, lanes }, from, 0),
+            RowElem::F32 | RowElem::Bf16InF32 => self.load_f32(from, lanes),
             RowElem::Bf16 => {
                 let half = self.b.load(Ty { elem: Elem::I16, lanes }, from, 0);
                 math::from_bf16(&mut self.b, half)
             }
             RowElem::Bytes => unreachable!("only integer products read rows of bytes"),
         }
+    }
+
+    /// Loads `lanes` f32. A GPU loads several at once only where they are known to be aligned: rows are,
+    /// and there an element that several are loaded from is a multiple of their number.
+    pub fn load_f32(&mut self, from: Val, lanes: u16) -> Val {
+        let align = if self.group.threads > 1 { 4 * u32::from(lanes) } else { 4 };
+        self.b.load_with(Ty { elem: Elem::F32, lanes }, from, 0, align, Hint::None)
     }
 
     /// Stores f32 elements, rounded to what the row holds, from element `index` (i64) of a row.
@@ -223,7 +230,13 @@ impl Env {
 
     /// Stores f32 elements, rounded to what a row holds, at an address in it.
     pub fn store_elems(&mut self, elem: RowElem, v: Val, to: Val) {
-        let v = match elem {
+        let v = self.rounded(elem, v);
+        self.b.store(v, to, 0);
+    }
+
+    /// f32 elements as a row holds them.
+    pub fn rounded(&mut self, elem: RowElem, v: Val) -> Val {
+        match elem {
             RowElem::F32 => v,
             RowElem::Bf16 => math::to_bf16(&mut self.b, v),
             RowElem::Bf16InF32 => {
@@ -231,8 +244,7 @@ impl Env {
                 math::from_bf16(&mut self.b, half)
             }
             RowElem::Bytes => unreachable!("rows of bytes are written whole"),
-        };
-        self.b.store(v, to, 0);
+        }
     }
 
     /// Element `index` (i64) of an i32 array of the step, as i64.

@@ -1,7 +1,8 @@
 //! A worker that is a group of threads: warps of 32, and how rows of bf16 lie for matrix products.
 
-use crate::env::{Env, WARP};
-use crate::kir::{BinOp, Builder, Ty, Val};
+use crate::env::{Env, RowElem, WARP};
+use crate::kir::{BinOp, Builder, Cast, Elem, Ty, Val};
+use crate::math;
 
 /// The threads of a worker.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,23 @@ pub fn bf16_place(env: &mut Env, row: Val, index: Val) -> Val {
     let low = env.b.or(low, j);
     let place = env.b.or(low, group);
     env.at(row, place, 2)
+}
+
+/// Stores four f32 elements of a row from element `index` (i64, a multiple of 4) on, rounded to what it holds.
+pub fn store_quad(env: &mut Env, elem: RowElem, v: Val, row: Val, index: Val) {
+    if elem != RowElem::Bf16 {
+        let to = env.at(row, index, elem.bytes());
+        let v = env.rounded(elem, v);
+        return env.b.store_with(v, to, 0, 16);
+    }
+    // Two pairs, whose places are four words apart.
+    let half = math::to_bf16(&mut env.b, v);
+    let words = env.b.cast(Cast::Bitcast, half, Ty::vector(Elem::I32, 2));
+    let to = bf16_place(env, row, index);
+    for pair in 0..2 {
+        let word = env.b.extract(words, pair);
+        env.b.store(word, to, 16 * i32::from(pair));
+    }
 }
 
 #[cfg(test)]

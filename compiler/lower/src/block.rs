@@ -192,7 +192,7 @@ impl<'a> Lowering<'a> {
         let name = self.symbol(selected.name(), node.0);
         let effects = self.effects(node, &selected);
         let scratch = self.cx.scratch;
-        phases.kernel(actions, &name, effects, selected.has_prologue() && !self.cx.is_gpu, |phase| {
+        phases.kernel(actions, &name, effects, selected.meets_inside(self.cx.scratch.threads), |phase| {
             functions.push(selected.build(&name, scratch, phase));
         });
         Ok(())

@@ -76,15 +76,29 @@ pub fn plan(
     let mut weights = None;
     let mut variants = Vec::new();
     for target in targets {
-        let schedule = Schedule::new(target, max_vector_bytes);
-        let (variant, packed) = variant(module, target, schedule, &kv, options)?;
-        variants.push(variant);
-        weights.get_or_insert(packed);
+        for (schedule, tokens) in forms(target, max_vector_bytes, options) {
+            let limits = Options { tokens, rows: options.rows.min(tokens) };
+            let (variant, packed) = variant(module, target, schedule, &kv, limits)?;
+            variants.push(variant);
+            weights.get_or_insert(packed);
+        }
     }
     let weights = weights.ok_or_else(|| Error::Limit("a plan needs at least one target".into()))?;
     let dtype = module.kv.first().map_or(DType::F16, |k| k.dtype);
     let kv = KvInfo { dtype: dtype.to_string(), page_positions: PAGE, page_bytes: kv.page_bytes };
     Ok(Plan { variants, weights, kv, step: StepInfo { tokens: options.tokens, rows: options.rows } })
+}
+
+/// Most tokens of a step of a GPU that multiplies rows one by one, and of one that multiplies by tiles.
+const GPU_TOKENS: [usize; 2] = [8, 2048];
+
+/// The forms that a target's step has, for the fewest tokens first: tiling, and most tokens.
+fn forms(target: &Target, max_vector_bytes: usize, options: Options) -> Vec<(Schedule, usize)> {
+    let schedule = Schedule::new(target, max_vector_bytes);
+    match target.is_gpu() {
+        false => vec![(schedule, options.tokens)],
+        true => GPU_TOKENS.map(|tokens| (Schedule { tiles: tokens > GPU_TOKENS[0], ..schedule }, tokens)).to_vec(),
+    }
 }
 
 /// Layouts of the layers' caches in a page.
@@ -139,7 +153,7 @@ fn variant(
     options: Options,
 ) -> Result<(VariantPlan, WeightsPlan)> {
     let limits = StepLimits { tokens: options.tokens, rows: options.rows };
-    let symbol = step_symbol(&target.name);
+    let symbol = step_symbol(&target.name) + if schedule.tiles { "_tiles" } else { "" };
     let mut cx = Context {
         module,
         is_gpu: target.is_gpu(),
@@ -172,6 +186,7 @@ fn variant(
         kernel: kernel_symbol(&symbol),
         threads: target.threads,
         shared_bytes: program.shared_bytes(),
+        tokens: options.tokens,
         sync_bytes: cx.scratch.counters + 4 * counters,
     });
     let plan = VariantPlan { target: target.clone(), program, symbol, scratch: cx.scratch, phases: phases.list, group };

@@ -1,7 +1,7 @@
 //! Code for GPUs in an artifact: images of one or several kinds of the same kernels.
 //!
-//! A count, then for each image kind, architecture, whether it is for that architecture alone, and length,
-//! all u64 little-endian; then the images, one after another.
+//! A count, then for each image its step, kind, architecture, whether it is for that architecture alone, and
+//! length, all u64 little-endian; then the images, one after another.
 
 /// What an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum DeviceKind {
 /// One image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceImage<B> {
+    /// Which of the manifest's variants for GPUs it is of, counted from 0.
+    pub step: u32,
     /// What it is.
     pub kind: DeviceKind,
     /// Compute capability, major times ten plus minor.
@@ -26,13 +28,19 @@ pub struct DeviceImage<B> {
     pub bytes: B,
 }
 
-const ENTRY: usize = 4;
+const ENTRY: usize = 5;
 
 /// Images as bytes.
 pub fn write(images: &[DeviceImage<Vec<u8>>]) -> Vec<u8> {
     let mut words = vec![images.len() as u64];
     for i in images {
-        words.extend([i.kind as u64, u64::from(i.arch), u64::from(i.specific), i.bytes.len() as u64]);
+        words.extend([
+            u64::from(i.step),
+            i.kind as u64,
+            u64::from(i.arch),
+            u64::from(i.specific),
+            i.bytes.len() as u64,
+        ]);
     }
     let mut out: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
     images.iter().for_each(|i| out.extend(&i.bytes));
@@ -51,15 +59,16 @@ pub fn read(bytes: &[u8]) -> Option<Vec<DeviceImage<&[u8]>>> {
     let mut images = Vec::new();
     for i in 0..count {
         let field = |k: usize| word(1 + i * ENTRY + k);
-        let kind = match field(0)? {
+        let kind = match field(1)? {
             1 => DeviceKind::Ptx,
             2 => DeviceKind::Cubin,
             _ => return None,
         };
-        let (own, after) = rest.split_at_checked(usize::try_from(field(3)?).ok()?)?;
+        let (own, after) = rest.split_at_checked(usize::try_from(field(4)?).ok()?)?;
         rest = after;
-        let arch = u32::try_from(field(1)?).ok()?;
-        images.push(DeviceImage { kind, arch, specific: field(2)? != 0, bytes: own });
+        let arch = u32::try_from(field(2)?).ok()?;
+        let step = u32::try_from(field(0)?).ok()?;
+        images.push(DeviceImage { step, kind, arch, specific: field(3)? != 0, bytes: own });
     }
     Some(images)
 }
@@ -70,13 +79,25 @@ mod tests {
 
     #[test]
     fn images_survive_and_cuts_are_found() {
-        let image = |kind, arch, bytes: &[u8]| DeviceImage { kind, arch, specific: arch == 90, bytes: bytes.to_vec() };
+        let image = |kind, arch, bytes: &[u8]| DeviceImage {
+            step: arch,
+            kind,
+            arch,
+            specific: arch == 90,
+            bytes: bytes.to_vec(),
+        };
         let images = [image(DeviceKind::Ptx, 80, b"text"), image(DeviceKind::Cubin, 90, &[])];
         let bytes = write(&images);
         let back = read(&bytes).expect("whole");
         let back: Vec<_> = back
             .into_iter()
-            .map(|i| DeviceImage { kind: i.kind, arch: i.arch, specific: i.specific, bytes: i.bytes.to_vec() })
+            .map(|i| DeviceImage {
+                step: i.step,
+                kind: i.kind,
+                arch: i.arch,
+                specific: i.specific,
+                bytes: i.bytes.to_vec(),
+            })
             .collect();
         assert_eq!(back, images);
         assert!((0..bytes.len()).all(|n| read(&bytes[..n]).is_none()));

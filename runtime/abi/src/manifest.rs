@@ -112,6 +112,8 @@ pub struct GroupInfo {
     pub threads: usize,
     /// Dynamic shared memory of a block.
     pub shared_bytes: usize,
+    /// Most tokens of a step.
+    pub tokens: usize,
     /// Bytes of the memory at `StepArgs::sync`.
     pub sync_bytes: usize,
 }

@@ -104,8 +104,7 @@ impl Artifact {
 
     fn engine_on_gpu(&self, index: usize, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
         let mut variants = self.manifest.variants.iter().enumerate();
-        let found = variants.find_map(|(i, v)| v.group.as_ref().map(|group| (i, group)));
-        let (variant, group) = found.ok_or_else(|| {
+        let variant = variants.find_map(|(i, v)| v.group.as_ref().map(|_| i)).ok_or_else(|| {
             Error::device(
                 "this artifact was compiled for the CPU alone; give --device cpu, or compile with --target cuda",
             )
@@ -113,7 +112,8 @@ impl Artifact {
         options.variant = variant;
         let images = self.payload.section(SectionKind::Device).unwrap_or(&[]);
         let weights = self.weights()?;
-        let step = GpuStep::open(index, images, group, weights)?;
+        let groups = self.manifest.variants.iter().filter_map(|v| v.group.clone()).collect();
+        let step = GpuStep::open(index, images, groups, weights)?;
         // SAFETY: the kernel and the weights belong to this variant of the same artifact.
         let engine = unsafe { Engine::new(&self.manifest, Runner::Gpu(Box::new(step)), weights, &options) }?;
         Ok((engine, None))

@@ -111,7 +111,13 @@ impl Engine {
         weights: &'static [u8],
         options: &Options,
     ) -> Result<Self> {
-        let limits = Limits { tokens: manifest.step.tokens, rows: manifest.step.rows };
+        let tokens = match runner {
+            Runner::Cpu(_) => manifest.step.tokens,
+            Runner::Gpu(_) => {
+                manifest.variants.iter().filter_map(|v| Some(v.group.as_ref()?.tokens)).max().unwrap_or(0)
+            }
+        };
+        let limits = Limits { tokens, rows: manifest.step.rows.min(tokens) };
         let broken = |what: &str| Error::input(format!("the artifact's manifest {what}; compile it again"));
         if !(1..=MAX_STEP).contains(&limits.tokens) || !(1..=MAX_STEP).contains(&limits.rows) {
             return Err(broken("has step limits out of range"));

@@ -22,7 +22,11 @@ impl Memory {
     /// where a size passes 64 bits.
     pub fn of(manifest: &Manifest, variant: usize, workers: usize, positions: usize, sequences: usize) -> Option<Self> {
         let code = manifest.variants.get(variant)?;
-        let arena = code.worker_bytes.checked_mul(workers)?.checked_add(code.arena_bytes)?;
+        let arena = match code.group {
+            None => code.worker_bytes.checked_mul(workers)?.checked_add(code.arena_bytes)?,
+            // The steps of a GPU run one after another.
+            Some(_) => manifest.variants.iter().filter(|v| v.group.is_some()).map(|v| v.arena_bytes).max()?,
+        };
         let row = manifest.model.vocab.checked_mul(size_of::<f32>())?;
         let logits = row.checked_mul(manifest.step.rows)?;
         Some(Self { arena, logits, kv: kv::bytes(&manifest.kv, positions, sequences)? })

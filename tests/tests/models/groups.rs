@@ -49,3 +49,17 @@ fn rounded_rows_stay_close() {
         }
     }
 }
+
+/// The form for many tokens, which multiplies by tiles in shared memory.
+#[test]
+fn tiles_agree() {
+    for name in ["llama3-rope", "qwen3", "qwen2"] {
+        let mut model = planned(name, BF16, 256);
+        let exact = error(&model, name, 2, 5, Order::Forward);
+        model.variant = 1;
+        for (workers, chunk, order) in [(3, 40, Order::Seeded(3)), (2, 7, Order::Reverse)] {
+            let error = error(&model, name, workers, chunk, order);
+            assert!(error <= 1.5 * exact.max(4e-3), "{name}: {error}, by rows {exact}");
+        }
+    }
+}

@@ -90,7 +90,7 @@ impl ByteRow {
             env.b.max(magnitude, so_far)
         };
         let mut found = env.for_carried((lo, hi, step), &[zero], |env, k, found| {
-            let v = x.load(env, k);
+            let v = x.load(env, k, LANES);
             vec![most(env, v, found[0])]
         })[0];
         if whole < self.k {
@@ -127,13 +127,13 @@ impl ByteRow {
 /// The vector at element `k` (i64) with zeros from lane `len` on.
 fn valid(env: &mut Env, x: &Values, k: Val, len: usize) -> Val {
     if len >= VECTOR {
-        return x.load(env, k);
+        return x.load(env, k, LANES);
     }
     let zero = env.b.float(FLOATS, 0.0);
     if len == 0 {
         return zero;
     }
-    let v = x.load(env, k);
+    let v = x.load(env, k, LANES);
     let first = env.b.index(0);
     let lanes = super::kv::lane_numbers(env, first);
     let len = env.b.int(INTS, len as i64);

@@ -156,6 +156,20 @@ impl Epilogue {
         self.steps.iter().any(|s| matches!(s, Step::Gated(_)))
     }
 
+    /// One result of a pointwise epilogue: element `element` (i64) of a unit and token, whose sum is at `raw`.
+    pub fn value_at(&self, env: &mut Env, (unit, element, token): (Val, Val, Val), raw: Val) -> Val {
+        let piece = Piece { unit, token, element, lanes: 1, valid: usize::MAX };
+        let half = if self.is_gated() { self.panels / 2 } else { self.panels };
+        self.value(env, &self.steps, (raw, half * PANEL), piece)
+    }
+
+    /// Stores such a result.
+    pub fn store_at(&self, env: &mut Env, (unit, element, token): (Val, Val, Val), v: Val) {
+        let Sink::Rows(out) = &self.sink else { unreachable!("pointwise epilogues go to rows") };
+        let piece = Piece { unit, token, element, lanes: 1, valid: usize::MAX };
+        self.store(env, out, v, piece);
+    }
+
     /// Emits a pointwise epilogue for some elements of a unit and token `t`.
     pub fn emit_part(&self, env: &mut Env, unit: Val, raw: RawRow, t: Val) {
         let Sink::Rows(out) = &self.sink else { unreachable!("pointwise epilogues go to rows") };

@@ -50,8 +50,17 @@ pub struct LinearKernel {
 }
 
 impl LinearKernel {
+    /// Whether the workers meet inside, between prologue and product.
+    pub fn meets_inside(&self, threads: usize) -> bool {
+        let shared = threads == 1 || self.schedule.tiles && gpu::gemm::fits(self, threads);
+        self.prologue.is_some() && shared
+    }
+
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
+        if self.schedule.tiles && gpu::gemm::fits(self, scratch.threads) {
+            return gpu::gemm::build(self, name, scratch);
+        }
         if scratch.threads > 1 {
             return gpu::gemv::build(self, name, scratch);
         }

@@ -2,7 +2,7 @@
 
 use super::byte_rows::ByteRow;
 use crate::env::{Count, Env, RowElem, Rows, Scratch, WARP};
-use crate::kir::{Elem, Function, Ty, UnOp, Val};
+use crate::kir::{Elem, Function, Hint, Ty, UnOp, Val};
 use crate::layout::LANES;
 use crate::math;
 
@@ -55,14 +55,58 @@ fn sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val)
 
 /// The same where a warp's threads take elements in turns; all of them get it.
 fn warp_sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val) -> Val {
-    let (zero, hi, step) = (env.b.float(Ty::F32, 0.0), env.b.index(n), env.b.index(WARP));
-    let total = env.for_carried((env.group.lane, hi, step), &[zero], |env, i, acc| {
+    let (lanes, together) = in_flight(n);
+    let ty = Ty { elem: Elem::F32, lanes };
+    let first = env.b.mul_const(env.group.lane, i64::from(lanes));
+    let (zero, hi) = (env.b.float(ty, 0.0), env.b.index(n));
+    let stride = WARP * usize::from(lanes);
+    let step = env.b.index(stride * together);
+    let total = env.for_carried((first, hi, step), &[zero], |env, i, acc| {
         let p = env.at(x, i, 4);
-        let v = env.b.load(Ty::F32, p, 0);
-        let term = f(env, v);
-        vec![env.b.add(acc[0], term)]
+        let align = 4 * u32::from(lanes);
+        let values: Vec<Val> =
+            (0..together).map(|k| env.b.load_with(ty, p, (4 * k * stride) as i32, align, Hint::None)).collect();
+        let add = |acc, v| {
+            let term = f(env, v);
+            env.b.add(acc, term)
+        };
+        vec![values.into_iter().fold(acc[0], add)]
+    })[0];
+    let own = (1..lanes).fold(None, |sum: Option<Val>, lane| {
+        let first = sum.unwrap_or_else(|| env.b.extract(total, 0));
+        let other = env.b.extract(total, lane);
+        Some(env.b.add(first, other))
     });
-    crate::group::reduce_add(&mut env.b, total[0])
+    crate::group::reduce_add(&mut env.b, own.unwrap_or(total))
+}
+
+/// Elements that a thread of a warp loads at once, and how many such loads are in flight, so that the warp's
+/// threads have equally many of `n`.
+fn in_flight(n: usize) -> (u16, usize) {
+    let whole = |lanes: u16, together: usize| n.is_multiple_of(WARP * usize::from(lanes) * together);
+    [8, 4, 2, 1].into_iter().find(|t| whole(4, *t)).map_or((1, 1), |together| (4, together))
+}
+
+/// Writes a row of `n` elements by a warp, several loads in flight.
+fn warp_row(env: &mut Env, values: &Values, y: RowAt, n: usize) {
+    let (lanes, together) = in_flight(n);
+    if lanes == 1 {
+        return env.elements(n, |env, i, _| {
+            let v = values.load(env, i, 1);
+            env.store_row(y.1, v, y.0, i);
+        });
+    }
+    let stride = WARP * usize::from(lanes);
+    let first = env.b.mul_const(env.group.lane, i64::from(lanes));
+    let (hi, step) = (env.b.index(n), env.b.index(stride * together));
+    env.for_step(first, hi, step, |env, i| {
+        let places: Vec<Val> = (0..together).map(|k| env.b.add_const(i, (k * stride) as i64)).collect();
+        let loaded: Vec<Val> = places.iter().map(|i| values.load(env, *i, lanes)).collect();
+        for (i, v) in places.into_iter().zip(loaded) {
+            crate::group::store_quad(env, y.1, v, y.0, i);
+        }
+    });
+    env.b.warp_barrier();
 }
 
 /// `(sum / n + eps)^-1/2`.
@@ -82,7 +126,7 @@ pub type RowAt = (Val, RowElem);
 fn weights_vector(env: &mut Env, offset: usize, i: Val, lanes: u16) -> Val {
     let base = env.b.ptr_add_const(env.weights, offset);
     let p = env.at(base, i, 4);
-    env.b.load(Ty { elem: Elem::F32, lanes }, p, 0)
+    env.load_f32(p, lanes)
 }
 
 /// The elements of a row as f32, normalised or as they are.
@@ -91,7 +135,7 @@ pub struct Values {
     norm: Option<(Norm, Factors)>,
 }
 
-/// What a norm needs of the whole row, in every lane.
+/// What a norm needs of the whole row: scalars.
 struct Factors {
     factor: Val,
     mean: Option<Val>,
@@ -103,9 +147,9 @@ impl Values {
         Values { x, norm: norm.map(|norm| (norm, factors(env, norm, x.0, n))) }
     }
 
-    /// A vector of elements from `i` (i64) on.
-    pub fn load(&self, env: &mut Env, i: Val) -> Val {
-        let v = env.load_row(self.x.1, self.x.0, i, env.lanes());
+    /// `lanes` elements from `i` (i64) on.
+    pub fn load(&self, env: &mut Env, i: Val, lanes: u16) -> Val {
+        let v = env.load_row(self.x.1, self.x.0, i, lanes);
         match &self.norm {
             None => v,
             Some((norm, factors)) => factors.apply(env, *norm, i, v),
@@ -115,9 +159,10 @@ impl Values {
 
 impl Factors {
     fn apply(&self, env: &mut Env, norm: Norm, i: Val, v: Val) -> Val {
-        let centred = self.mean.map_or(v, |mean| env.b.sub(v, mean));
-        let v = env.b.mul(centred, self.factor);
-        let lanes = env.lanes();
+        let lanes = env.b.ty(v).lanes;
+        let [factor, mean] = [Some(self.factor), self.mean].map(|f| f.map(|f| env.b.splat(f, lanes)));
+        let centred = mean.map_or(v, |mean| env.b.sub(v, mean));
+        let v = env.b.mul(centred, factor.expect("a norm has a factor"));
         match norm {
             Norm::Rms { scale, .. } => {
                 let g = weights_vector(env, scale, i, lanes);
@@ -139,13 +184,10 @@ pub fn row(env: &mut Env, norm: Option<Norm>, x: RowAt, y: RowAt, n: usize) {
         return ByteRow { k: n }.emit(env, &values, y.0);
     }
     if env.group.threads > 1 {
-        return env.elements(n, |env, i, _| {
-            let v = values.load(env, i);
-            env.store_row(y.1, v, y.0, i);
-        });
+        return warp_row(env, &values, y, n);
     }
     env.for_const(n.next_multiple_of(LANES as usize), LANES as usize, |env, i| {
-        let v = values.load(env, i);
+        let v = values.load(env, i, LANES);
         env.store_row(y.1, v, y.0, i);
     });
 }
@@ -155,7 +197,7 @@ fn factors(env: &mut Env, norm: Norm, x: Val, n: usize) -> Factors {
         Norm::Rms { eps, .. } => {
             let squares = sum(env, x, n, |env, v| env.b.mul(v, v));
             let factor = inverse_root(env, squares, n, eps);
-            Factors { factor: env.b.splat(factor, env.lanes()), mean: None }
+            Factors { factor, mean: None }
         }
         Norm::Layer { eps, .. } => {
             let total = sum(env, x, n, |_, v| v);
@@ -167,8 +209,7 @@ fn factors(env: &mut Env, norm: Norm, x: Val, n: usize) -> Factors {
                 env.b.mul(d, d)
             });
             let factor = inverse_root(env, squares, n, eps);
-            let lanes = env.lanes();
-            Factors { factor: env.b.splat(factor, lanes), mean: Some(env.b.splat(mean, lanes)) }
+            Factors { factor, mean: Some(mean) }
         }
     }
 }

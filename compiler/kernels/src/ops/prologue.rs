@@ -23,6 +23,21 @@ pub struct Prologue {
     pub phase: u32,
 }
 
+/// Prepares `n` rows of `x`, which are shared out among the warps of all workers, who then meet; returns the
+/// address of the first prepared row.
+pub fn share_out(env: &mut Env, prologue: Option<&Prologue>, x: &Rows, n: Val) -> Val {
+    let Some(p) = prologue else {
+        return env.ptr(x.place);
+    };
+    let to = env.ptr(p.shared);
+    env.own_rows(n, |env, r| {
+        let (from, to) = (env.row(x, r), env.at(to, r, p.elem.stride(x.width)));
+        norm::row(env, p.norm, (from, x.elem), (to, p.elem), x.width);
+    });
+    env.b.barrier(p.phase);
+    to
+}
+
 /// Prepares `n` rows of `x`; returns the address of the first prepared row.
 pub fn emit(env: &mut Env, prologue: Option<&Prologue>, x: &Rows, n: Val) -> Val {
     let Some(p) = prologue else {

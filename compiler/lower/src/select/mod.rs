@@ -42,7 +42,11 @@ pub fn temp_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
     match (cx.is_gpu, graph.op(node)) {
         (false, _) => linear::prologue_bytes(graph, node, cx.limits),
         (true, Op::Attention { .. }) => attention::chunk_bytes(cx, graph, node),
-        (true, _) => linear::gather_bytes(graph, node, cx.limits),
+        (true, _) => linear::gather_bytes(graph, node, cx.limits).max(if cx.schedule.tiles {
+            linear::prologue_bytes(graph, node, cx.limits)
+        } else {
+            0
+        }),
     }
 }
 
@@ -94,8 +98,8 @@ impl Selected {
     }
 
     /// Whether the kernel has a barrier inside.
-    pub fn has_prologue(&self) -> bool {
-        matches!(self, Selected::Linear(k, _) if k.prologue.is_some())
+    pub fn meets_inside(&self, threads: usize) -> bool {
+        matches!(self, Selected::Linear(k, _) if k.meets_inside(threads))
     }
 
     /// Bytes of packed weights that one token reads.

@@ -4,11 +4,13 @@ use super::{Buffer, Gpu, Image, ImageKind, Kernel, Pinned};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use llmc_abi::StepArgs;
-use llmc_abi::device::{self, DeviceKind};
+use llmc_abi::device::{self, DeviceImage, DeviceKind};
 use llmc_abi::manifest::GroupInfo;
 
 /// Alignment of a step's arrays.
 const ALIGN: usize = 64;
+/// Alignment of a form's counters.
+const SYNC_ALIGN: usize = 128;
 /// Bytes behind the weights that a load may reach.
 const SLACK: usize = 4096;
 
@@ -38,10 +40,17 @@ impl Inputs<'_> {
 /// A model's kernel and weights on a device.
 pub struct GpuStep {
     gpu: Gpu,
-    kernel: Kernel,
-    group: GroupInfo,
+    /// The forms of the step, for the fewest tokens first.
+    forms: Vec<Form>,
     weights: Buffer,
     memory: Option<Reserved>,
+}
+
+/// A form of the step: its kernel, and where its counters begin.
+struct Form {
+    group: GroupInfo,
+    kernel: Kernel,
+    sync: usize,
 }
 
 /// Memory of the device and of the host for steps.
@@ -56,36 +65,25 @@ struct Reserved {
 }
 
 impl GpuStep {
-    /// Opens device `index`, loads the kernel from an artifact's images and uploads the weights.
+    /// Opens device `index`, loads the kernels of `groups` from an artifact's images and uploads the weights.
     ///
     /// # Errors
     /// Exit code 5 without such a device, 4 without the memory, 3 where the images are damaged.
-    pub fn open(index: usize, images: &[u8], group: &GroupInfo, weights: &[u8]) -> Result<GpuStep> {
+    pub fn open(index: usize, images: &[u8], groups: Vec<GroupInfo>, weights: &[u8]) -> Result<GpuStep> {
         let damaged = || Error::input("the artifact's code for GPUs is damaged; compile it again");
         let images = device::read(images).ok_or_else(damaged)?;
         let gpu = Gpu::open(index)?;
-        let candidates: Vec<Image> = images
-            .iter()
-            .map(|i| Image {
-                kind: if i.kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin },
-                arch: i.arch,
-                specific: i.specific,
-                bytes: i.bytes,
-            })
-            .collect();
-        let kernel = gpu.load(&candidates)?.function(&group.kernel)?;
-        kernel.allow_shared(group.shared_bytes)?;
-        if kernel.blocks_per_multiprocessor(group.threads as u32, group.shared_bytes as u32)? == 0 {
-            return Err(Error::device(format!(
-                "a block of {} threads with {} bytes of shared memory does not fit {}",
-                group.threads,
-                group.shared_bytes,
-                gpu.info().name
-            )));
-        }
+        let mut sync = 0;
+        let forms = groups.into_iter().zip(0..).map(|(group, step)| {
+            let kernel = kernel(&gpu, &images, step, &group)?;
+            let before = sync;
+            sync += group.sync_bytes.next_multiple_of(SYNC_ALIGN);
+            Ok(Form { group, kernel, sync: before })
+        });
+        let forms: Vec<_> = forms.collect::<Result<_>>()?;
         let buffer = gpu.alloc(weights.len() + SLACK, "the weights")?;
         gpu.upload(&buffer, weights)?;
-        Ok(GpuStep { gpu, kernel, group: group.clone(), weights: buffer, memory: None })
+        Ok(GpuStep { gpu, forms, weights: buffer, memory: None })
     }
 
     /// The device.
@@ -104,7 +102,8 @@ impl GpuStep {
             arena: gpu.alloc(memory.arena.max(ALIGN), "activations")?,
             kv: gpu.alloc(memory.kv.max(ALIGN), "the KV cache")?,
             logits: gpu.alloc(memory.logits, "logits")?,
-            sync: gpu.alloc(self.group.sync_bytes, "counters")?,
+            sync: gpu
+                .alloc(self.forms.iter().map(|f| f.sync + f.group.sync_bytes).max().unwrap_or(ALIGN), "counters")?,
             inputs: gpu.alloc(inputs, "a step's inputs")?,
             staging: gpu.pinned(inputs)?,
             results: gpu.pinned(memory.logits)?,
@@ -136,7 +135,11 @@ impl GpuStep {
     /// # Errors
     /// Exit code 1 where the device fails.
     pub fn launch(&mut self, inputs: Inputs<'_>) -> Result<()> {
+        let form = self.forms.iter().find(|f| inputs.ids.len() <= f.group.tokens).ok_or_else(|| {
+            Error::usage(format!("a step of {} tokens is larger than any this artifact has", inputs.ids.len()))
+        })?;
         let memory = self.memory.as_mut().ok_or_else(unreserved)?;
+        let group = &form.group;
         let base = memory.inputs.address();
         let mut at = size_of::<StepArgs>().next_multiple_of(ALIGN);
         let mut places = [0; 5];
@@ -162,19 +165,44 @@ impl GpuStep {
             table,
         ];
         let counts = counts.map(|n| n as u64);
-        let all = words.into_iter().chain(counts).chain([memory.sync.address()]);
+        let all = words.into_iter().chain(counts).chain([memory.sync.address() + form.sync as u64]);
         for (to, word) in staging.chunks_exact_mut(8).zip(all) {
             to.copy_from_slice(&word.to_le_bytes());
         }
         self.gpu.copy_in(&memory.inputs, 0, &memory.staging, 0, at)?;
-        let (grid, threads) = (self.gpu.info().multiprocessors as u32, self.group.threads as u32);
-        self.kernel.launch(&self.gpu, grid, threads, self.group.shared_bytes as u32, &[base], true)
+        let (grid, threads) = (self.gpu.info().multiprocessors as u32, group.threads as u32);
+        form.kernel.launch(&self.gpu, grid, threads, group.shared_bytes as u32, &[base], true)
     }
 
     /// The first `len` logits of the last step.
     pub fn logits(&self, len: usize) -> &[f32] {
         self.memory.as_ref().map_or(&[], |m| &m.results.slice::<f32>()[..len])
     }
+}
+
+/// Loads the kernel of step `step` from the images that are of it.
+fn kernel(gpu: &Gpu, images: &[DeviceImage<&[u8]>], step: u32, group: &GroupInfo) -> Result<Kernel> {
+    let candidates: Vec<Image> = images
+        .iter()
+        .filter(|i| i.step == step)
+        .map(|i| Image {
+            kind: if i.kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin },
+            arch: i.arch,
+            specific: i.specific,
+            bytes: i.bytes,
+        })
+        .collect();
+    let kernel = gpu.load(&candidates)?.function(&group.kernel)?;
+    kernel.allow_shared(group.shared_bytes)?;
+    if kernel.blocks_per_multiprocessor(group.threads as u32, group.shared_bytes as u32)? == 0 {
+        return Err(Error::device(format!(
+            "a block of {} threads with {} bytes of shared memory does not fit {}",
+            group.threads,
+            group.shared_bytes,
+            gpu.info().name
+        )));
+    }
+    Ok(kernel)
 }
 
 fn unreserved() -> Error {

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod fragments;
+pub mod gemm;
 pub mod gemv;
 pub mod rows;
 

@@ -153,6 +153,15 @@ impl Stage<'_> {
 
     fn put_chunk(&self, env: &mut Env, to: Val, piece: &Piece, chunk: usize) {
         let first = env.b.mul_const(piece.i, chunk as i64);
+        let elem = match self.staged {
+            Staged::Bf16 => Some(RowElem::Bf16),
+            Staged::F32 => Some(RowElem::F32),
+            Staged::Bf16InF32 => Some(RowElem::Bf16InF32),
+            Staged::Bf16Split => None,
+        };
+        if let (CHUNK, Some(elem)) = (chunk, elem) {
+            return group::store_quad(env, elem, piece.v, to, first);
+        }
         for lane in 0..chunk {
             let v = if chunk == 1 { piece.v } else { env.b.extract(piece.v, lane as u16) };
             let i = env.b.add_const(first, lane as i64);
