@@ -1,5 +1,6 @@
 //! One block: its graph's nodes become kernels over buffers, with barriers between them.
 
+use crate::ahead::AheadPlaces;
 use crate::buffers::{Buffers, rows_of};
 use crate::error::{Error, Result};
 use crate::phases::{Effects, Phases, Resource};
@@ -47,6 +48,7 @@ pub struct Lowering<'a> {
     pub worker_bytes: usize,
     /// Counters of kernels so far.
     pub counters: usize,
+    ahead: AheadPlaces,
 }
 
 /// Lowers `block`, one of whose calls is `call`. With `shared`, it is called only once.
@@ -77,6 +79,7 @@ pub fn lower_block(
         shared,
         worker_bytes: 0,
         counters: 0,
+        ahead: AheadPlaces::default(),
     };
     let mut actions = Vec::new();
     for node in &order {
@@ -85,6 +88,7 @@ pub fn lower_block(
         }
     }
     l.copies(&mut actions, functions, phases);
+    l.ahead.finish(&mut actions);
     phases.barrier(&mut actions);
     let shared = l.shared.as_ref().map_or(vec![], |s| s.items[first_shared..].iter().map(|(_, i)| i.clone()).collect());
     let (arena_bytes, worker_bytes, counters) = (l.buffers.end, l.worker_bytes, l.counters);
@@ -192,9 +196,16 @@ impl<'a> Lowering<'a> {
         let name = self.symbol(selected.name(), node.0);
         let effects = self.effects(node, &selected);
         let scratch = self.cx.scratch;
+        let ahead = selected.build_prefetch(&format!("{name}_ahead"), scratch);
+        let weightless = selected.weight_bytes() == 0;
         phases.kernel(actions, &name, effects, selected.meets_inside(self.cx.scratch.threads), |phase| {
             functions.push(selected.build(&name, scratch, phase));
         });
+        if let Some(ahead) = ahead {
+            self.ahead.place(actions, ahead.name.clone());
+            functions.push(ahead);
+        }
+        self.ahead.kernel(actions, weightless);
         Ok(())
     }
 

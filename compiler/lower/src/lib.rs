@@ -5,7 +5,8 @@
 //! into kernels ([`select`]) over buffers ([`buffers`]), [`phases`] puts barriers between them, and
 //! [`weights`] and [`pack`] lay out and write the weights.
 
-pub mod block;
+pub mod ahead;
+mod block;
 pub mod buffers;
 pub mod error;
 pub mod pack;

@@ -56,6 +56,12 @@ impl LinearKernel {
         self.prologue.is_some() && shared
     }
 
+    /// Emits a kernel that asks for the beginning of the weights, where that pays.
+    pub fn build_prefetch(&self, name: &str, scratch: Scratch) -> Option<Function> {
+        let by_rows = scratch.threads > 1 && !self.schedule.tiles;
+        by_rows.then(|| gpu::gemv::build_prefetch(self, name, scratch)).flatten()
+    }
+
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
         if self.schedule.tiles && gpu::gemm::fits(self, scratch.threads) {

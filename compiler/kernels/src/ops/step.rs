@@ -9,6 +9,8 @@ pub enum Action {
     Kernel(String),
     /// Waits for all workers; ends this phase.
     Barrier(u32),
+    /// Calls a kernel with the weights of the call that comes next, if there is one.
+    Ahead(String),
 }
 
 /// Actions repeated for consecutive calls of a block: weights and cache of each lie a fixed
@@ -41,16 +43,27 @@ pub fn build(symbol: &str, runs: &[Run]) -> Function {
     b.finish()
 }
 
-fn call(b: &mut Builder, run: &Run, weights: Val, i: Val) {
+/// Where the weights of call `i` begin.
+fn weights_of(b: &mut Builder, run: &Run, weights: Val, i: Val) -> Val {
     let w = b.mul_const(i, run.weights_stride as i64);
     let w = b.add_const(w, run.weights as i64);
-    let w = b.ptr_add(weights, w);
+    b.ptr_add(weights, w)
+}
+
+fn call(b: &mut Builder, run: &Run, weights: Val, i: Val) {
+    let w = weights_of(b, run, weights, i);
     let kv = b.mul_const(i, run.kv_stride as i64);
     let kv = b.add_const(kv, run.kv as i64);
     for action in &run.actions {
         match action {
             Action::Kernel(name) => b.call(name.clone(), &[w, kv]),
             Action::Barrier(phase) => b.barrier(*phase),
+            Action::Ahead(name) => {
+                let (next, last) = (b.add_const(i, 1), b.index(run.count - 1));
+                let next = b.min(next, last);
+                let w = weights_of(b, run, weights, next);
+                b.call(name.clone(), &[w, kv]);
+            }
         }
     }
 }

@@ -115,6 +115,14 @@ impl Selected {
         }
     }
 
+    /// Emits a kernel that asks for the beginning of this one's weights, where that pays.
+    pub fn build_prefetch(&self, name: &str, scratch: Scratch) -> Option<Function> {
+        match self {
+            Selected::Linear(k, _) => k.build_prefetch(name, scratch),
+            _ => None,
+        }
+    }
+
     /// Emits the kernel; `phase` is that of a barrier inside.
     pub fn build(mut self, name: &str, scratch: Scratch, phase: u32) -> Function {
         if let Selected::Linear(LinearKernel { prologue: Some(p), .. }, _) = &mut self {

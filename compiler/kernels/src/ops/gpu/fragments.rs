@@ -51,6 +51,11 @@ impl Fragments {
         self.steps * warps * STEP
     }
 
+    /// Bytes of a panel that a warp reads, those past the end counted.
+    pub fn range_bytes(&self) -> usize {
+        self.steps * WORDS * PANEL * 4
+    }
+
     /// Rounds of loads for a tile.
     pub fn rounds(&self) -> usize {
         self.steps / self.unroll

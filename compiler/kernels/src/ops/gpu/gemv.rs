@@ -30,6 +30,10 @@ const CHUNK: usize = 4;
 /// Fewest tiles of two panels for each worker that make up for their coarser division.
 const COARSE: usize = 512;
 
+/// Bytes that each worker asks for ahead, and bytes that come with one request.
+const PREFETCH: usize = 96 * 1024;
+const PREFETCH_LINE: usize = 32;
+
 /// How a kernel's tiles are multiplied.
 #[derive(Clone, Copy, Debug)]
 enum Form {
@@ -82,6 +86,29 @@ pub fn build(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Function {
     let shared = env.b.shared(gemv.shared_bytes());
     gemv.emit(&mut env, shared);
     env.finish()
+}
+
+/// Emits a kernel that asks for the beginning of what [`build`]'s kernel reads, to be run before its inputs are
+/// there: memory then does not rest while the workers meet. `None` where nothing is known of it.
+pub fn build_prefetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Option<Function> {
+    let gemv = Gemv::new(kernel, scratch.threads);
+    let Form::Matrix(f) = &gemv.form else { return None };
+    let mut env = Env::new(name, scratch);
+    let ranges = gemv.ranges(&mut env);
+    let first = gemv.first_panels(&mut env, &ranges);
+    let (range, rounds) = (f.range_bytes(), PREFETCH / gemv.panels / gemv.warps / PREFETCH_LINE);
+    let lines = rounds.min(range / PREFETCH_LINE);
+    for panel in first {
+        let (hi, step) = (env.b.index(lines * gemv.warps), env.b.index(scratch.threads));
+        env.for_step(env.group.thread, hi, step, |env, line| {
+            let each = env.b.index(lines);
+            let (warp, line) = (env.b.div(line, each), env.b.rem(line, each));
+            let at = env.at(panel, warp, range);
+            let at = env.at(at, line, PREFETCH_LINE);
+            env.b.prefetch(at, 0);
+        });
+    }
+    Some(env.finish())
 }
 
 impl<'a> Gemv<'a> {
@@ -202,6 +229,23 @@ impl<'a> Gemv<'a> {
         for (i, segment) in self.kernel.segments.iter().enumerate() {
             loaded = self.segment(env, at, (i, segment), ranges, &loaded);
         }
+    }
+
+    /// The panels of this worker's first tile.
+    fn first_panels(&self, env: &mut Env, ranges: &[Range]) -> Vec<Val> {
+        let mut found: Option<Vec<Val>> = None;
+        for (segment, range) in self.kernel.segments.iter().zip(ranges).rev() {
+            let last = env.b.index(self.tiles(segment) - 1);
+            let start = env.b.min(range.start, last);
+            let (a, b) = self.panels_of(env, segment, start);
+            let own: Vec<Val> = std::iter::once(a).chain(b).collect();
+            let some = env.b.cmp(Cond::Lt, range.start, range.end);
+            found = Some(match found {
+                None => own,
+                Some(after) => own.iter().zip(&after).map(|(o, a)| env.b.select(some, *o, *a)).collect(),
+            });
+        }
+        found.expect("a product has segments")
     }
 
     /// The weights of this worker's first tile in the first segment from `i` on that it has tiles of, or some
