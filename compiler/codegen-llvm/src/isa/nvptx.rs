@@ -117,7 +117,7 @@ fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'
         }
         Op::Prefetch { ptr, offset } => {
             let address = in_space(low, low.address(low.get(*ptr), *offset)?, GLOBAL)?;
-            collective(low, "llvm.nvvm.prefetch.global.L2", &[address.into()])?.unwrap_or_else(nothing)
+            asm(low, "prefetch.global.L2 [$0];", "l", &[address.into()], None)?.unwrap_or_else(nothing)
         }
         Op::Load { ptr, offset, align, hint } if low.source.ty(inst.results[0]) == Ty::PTR => {
             let space = low.context.ptr_type(AddressSpace::from(GLOBAL)).into();
