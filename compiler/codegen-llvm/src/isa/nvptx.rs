@@ -107,6 +107,7 @@ fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'
         }
         Op::LaneXor { value, mask } => lane_xor(low, *value, *mask)?,
         Op::Mma { kind, acc, a, b } => mma(low, *kind, [*acc, *a, *b])?,
+        Op::LoadMatrix { ptr } => load_matrix(low, *ptr)?,
         Op::LastOf { counter, add, total } => last_of(low, *counter, *add, *total)?,
         Op::Barrier { phase } => barrier(low, *phase).map(|()| nothing())?,
         Op::AsyncCopy { to, from, bytes } => async_copy(low, *to, *from, *bytes).map(|()| nothing())?,
@@ -207,13 +208,31 @@ fn mma<'c>(low: &Lower<'c, '_>, kind: Mma, [acc, a, b]: [Val; 3]) -> Result<Basi
         }
     }
     let args = [a, b, lanes(acc, 4)?].concat();
-    let result = valued(low, name, &args)?.into_struct_value();
-    let mut out = low.get(acc);
+    four(low, valued(low, name, &args)?, low.get(acc))
+}
+
+/// The four members of a structure in a vector of the type of `out`.
+fn four<'c>(
+    low: &Lower<'c, '_>,
+    members: BasicValueEnum<'c>,
+    mut out: BasicValueEnum<'c>,
+) -> Result<BasicValueEnum<'c>, Failure> {
     for i in 0..4u16 {
-        let lane = low.builder.build_extract_value(result, u32::from(i), "")?;
+        let lane = low.builder.build_extract_value(members.into_struct_value(), u32::from(i), "")?;
         out = low.insert(out, i, lane)?;
     }
     Ok(out)
+}
+
+fn load_matrix<'c>(low: &Lower<'c, '_>, ptr: Val) -> Result<BasicValueEnum<'c>, Failure> {
+    let at = in_space(low, low.get(ptr).into_pointer_value(), SHARED)?;
+    let name = "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16";
+    let callee = low.declaration(name, &[at.get_type().into()])?;
+    let call = low.builder.build_direct_call(callee, &[at.into()], "")?;
+    let convergent = Attribute::get_named_enum_kind_id("convergent");
+    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(convergent, 0));
+    let members = call.try_as_basic_value().basic().ok_or("matrices are loaded")?;
+    four(low, members, low.constant(Ty::vector(Elem::I32, 4), 0))
 }
 
 /// Runs PTX that must stay where it is, with the result of type `ty` if it has one.

@@ -367,6 +367,11 @@ impl Builder {
         self.value(Op::Mma { kind, acc, a, b }, ty)
     }
 
+    /// Four matrices of halves in shared memory, transposed; see [`Op::LoadMatrix`].
+    pub fn load_matrix(&mut self, ptr: Val) -> Val {
+        self.value(Op::LoadMatrix { ptr }, Ty::vector(Elem::I32, 4))
+    }
+
     /// Whether this worker is the last one; see [`Op::LastOf`].
     pub fn last_of(&mut self, counter: Val, add: Val, total: usize) -> Val {
         let total = u32::try_from(total).expect("a count of panels fits 32 bits");

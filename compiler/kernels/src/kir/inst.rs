@@ -191,6 +191,10 @@ pub enum Op {
     LaneXor { value: Val, mask: u8 },
     /// See [`Mma`]. All threads of the warp must reach it together.
     Mma { kind: Mma, acc: Val, a: Val, b: Val },
+    /// Four matrices of 8 x 8 halves (16 bits) in shared memory, transposed: threads `8i` to `8i + 7` give the
+    /// addresses of the rows of matrix i (16 bytes each, aligned), and word i (i32) of thread `4g + t` holds
+    /// elements `(2t, g)` and `(2t + 1, g)` of it. All threads of the warp must reach it together.
+    LoadMatrix { ptr: Val },
     /// True in the worker that brings the counter (i32, zero at first) at `counter` to `total` by adding
     /// `add` (i32) to it; the counter is then zero again, and what the others wrote before they came here
     /// is visible. All threads of the worker must reach it together, and get the same answer.
@@ -209,7 +213,9 @@ impl Op {
     pub fn needs_group(&self) -> bool {
         let alone = matches!(self, Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. });
         let waits = matches!(self, Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. });
-        alone || waits || matches!(self, Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. })
+        alone
+            || waits
+            || matches!(self, Op::LaneXor { .. } | Op::Mma { .. } | Op::LoadMatrix { .. } | Op::LastOf { .. })
     }
 }
 

@@ -119,6 +119,7 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::WarpBarrier => f.write_str("warp_barrier"),
         Op::LaneXor { value, mask } => write!(f, "lane_xor {ty} {value}[{mask}]"),
         Op::Mma { kind, acc, a, b } => write!(f, "{} {ty} {acc}, {a}, {b}", name_of(&MMA, *kind)),
+        Op::LoadMatrix { ptr } => write!(f, "load_matrix {ty} {ptr}"),
         Op::LastOf { counter, add, total } => write!(f, "last_of {ty} {counter}, {add}, {total}"),
         Op::AsyncCopy { to, from, bytes } => write!(f, "async_copy {to}, {from}, {bytes}"),
         Op::AsyncCommit => f.write_str("async_commit"),

@@ -41,7 +41,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
                 Some((offset, _)) if l.cx.is_gpu => {
                     let tokens = l.cx.limits.tokens.min(CHUNKED_TOKENS);
                     let counters = l.take_counters(tokens * cache.layout.heads);
-                    Some(Chunks { rows: Place::Arena(offset), counters, tokens })
+                    let most = l.cx.limits.tokens;
+                    Some(Chunks { rows: Place::Arena(offset), counters, tokens, most })
                 }
                 _ => None,
             };

@@ -113,12 +113,21 @@ impl<'a> Emitter<'a, '_> {
                 Op::For { .. } => self.for_loop(inst),
                 Op::If { .. } => self.branch(inst),
                 Op::Prefetch { .. } => {}
+                Op::LoadMatrix { ptr } => self.load_matrix(inst, *ptr),
                 op => {
                     let step = self.step(inst, op);
                     self.push(Some(inst), step);
                 }
             }
         }
+    }
+
+    /// Each thread's row, then the exchange.
+    fn load_matrix(&mut self, inst: &'a Inst, ptr: Val) {
+        let to = self.place(inst.results[0]);
+        let ptr = self.place(ptr);
+        self.push(Some(inst), Step::Load { to, lanes: 4, bytes: 4, ptr, offset: 0, align: 16, constant: false });
+        self.push(Some(inst), Step::Meet(Meet::Warp(WarpMeet::Transpose { to })));
     }
 
     fn for_loop(&mut self, inst: &'a Inst) {

@@ -43,6 +43,10 @@ pub(super) enum WarpMeet {
         from: usize,
         mask: usize,
     },
+    /// Words of four matrices of halves, transposed in place.
+    Transpose {
+        to: usize,
+    },
     Mma {
         kind: Mma,
         to: usize,

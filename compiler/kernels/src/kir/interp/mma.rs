@@ -34,6 +34,20 @@ pub(super) fn run(kind: Mma, warp: &mut [Thread; WARP], to: usize, (acc, a, b): 
     }
 }
 
+/// Transposes four matrices of 8 x 8 halves, whose rows the threads hold from `to` on: see
+/// [`crate::kir::Op::LoadMatrix`].
+pub(super) fn transpose(warp: &mut [Thread; WARP], to: usize) {
+    let rows = warp.each_mut().map(|thread| <[u64; 4]>::try_from(&thread.places()[to..to + 4]).expect("four words"));
+    let half =
+        |matrix: usize, row: usize, column: usize| rows[8 * matrix + row][column / 2] >> (16 * (column % 2)) & 0xffff;
+    for (lane, thread) in warp.iter_mut().enumerate() {
+        let (g, t) = (lane / 4, lane % 4);
+        for (matrix, place) in thread.places()[to..to + 4].iter_mut().enumerate() {
+            *place = half(matrix, 2 * t, g) | half(matrix, 2 * t + 1, g) << 16;
+        }
+    }
+}
+
 /// The matrix of which each thread holds `count` elements from `place` on.
 fn gather<const N: usize>(
     warp: &mut [Thread; WARP],

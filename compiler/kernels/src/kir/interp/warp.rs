@@ -55,6 +55,7 @@ fn together(meet: WarpMeet, threads: &mut [Thread]) -> Result<(), Fault> {
                 thread.places()[to] = values[lane ^ mask];
             }
         }
+        WarpMeet::Transpose { to } => mma::transpose(warp, to),
         WarpMeet::Mma { kind, to, acc, a, b } => mma::run(kind, warp, to, (acc, a, b)),
     }
     Ok(())

@@ -161,6 +161,7 @@ impl Parser<'_> {
                 let Ok(mask) = u8::try_from(mask) else { return self.fail("a mask below 32 before this") };
                 Ok(Op::LaneXor { value, mask })
             }
+            "load_matrix" => Ok(Op::LoadMatrix { ptr: self.value()? }),
             "last_of" => {
                 let ((counter, add), _) = (self.two()?, self.comma()?);
                 Ok(Op::LastOf { counter, add, total: self.integer()? })
@@ -268,7 +269,8 @@ impl Parser<'_> {
 }
 
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 18] = [
+    const OTHERS: [&str; 19] = [
+        "load_matrix",
         "thread",
         "shared",
         "lane_xor",

@@ -21,6 +21,7 @@
 //! | `Thread`, `Shared` | | i64; ptr |
 //! | `LaneXor` | i32 or f32 scalar; the mask is 1 to 31 | the same |
 //! | `Mma` | sums x4 (f32, or i32 of bytes), i32x4, i32x2 | as the sums |
+//! | `LoadMatrix` | ptr | i32x4 |
 //! | `LastOf` | ptr, i32; the total is positive | i1 |
 //! | `AsyncCopy` | two ptr; 4, 8 or 16 bytes | none |
 //! | `For` | three i64, carried values | the carried types |
@@ -166,9 +167,15 @@ fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
             need(holds, || format!("result: found {ty}, expected i8x16, i8x32 or i8x64"))?;
             exactly("operands", operands, &[ty; 2])
         }
-        (Op::Thread | Op::Shared { .. } | Op::LaneXor { .. } | Op::Mma { .. } | Op::LastOf { .. }, _) => {
-            group(op, operands, ty)
-        }
+        (
+            Op::Thread
+            | Op::Shared { .. }
+            | Op::LaneXor { .. }
+            | Op::Mma { .. }
+            | Op::LoadMatrix { .. }
+            | Op::LastOf { .. },
+            _,
+        ) => group(op, operands, ty),
         _ => movement(op, operands, ty),
     }
 }
@@ -188,6 +195,10 @@ fn group(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
             let packed = |lanes| Ty::vector(Elem::I32, lanes);
             exactly("result", &[ty], &[Ty::vector(sums, 4)])?;
             exactly("operands", operands, &[ty, packed(4), packed(2)])
+        }
+        Op::LoadMatrix { .. } => {
+            exactly("result", &[ty], &[Ty::vector(Elem::I32, 4)])?;
+            exactly("operand", operands, &[Ty::PTR])
         }
         Op::LastOf { total, .. } => {
             need(*total > 0, || "the total is not positive".into())?;

@@ -5,7 +5,7 @@
 //! into chunks, by their number alone, whose results the worker that comes last merges in order; with
 //! many a warp goes over all pages of its token.
 
-use super::SHARED_BYTES;
+use super::{SHARED_BYTES, flash};
 use crate::env::{Count, Env, Place, Scratch, WARP};
 use crate::group::{reduce_add, reduce_max};
 use crate::kir::{Cast, Cond, Elem, Function, Hint, Ty, Val};
@@ -23,12 +23,14 @@ pub struct Chunks {
     pub counters: usize,
     /// Most tokens whose pages are cut into chunks.
     pub tokens: usize,
+    /// Most tokens of a step.
+    pub most: usize,
 }
 
 /// Most chunks of a token: one for each thread of a warp.
 pub const MOST_CHUNKS: usize = WARP;
 /// Fewest pages of a chunk.
-const FEWEST_PAGES: usize = 2;
+const FEWEST_PAGES: usize = 4;
 /// Query heads of a warp.
 const HEADS: usize = 2;
 /// Bytes of a load.
@@ -87,6 +89,10 @@ pub fn build(kernel: &AttentionKernel, chunks: Chunks, name: &str, scratch: Scra
     let group = kernel.heads / kernel.cache.layout.heads;
     let heads = if group.is_multiple_of(HEADS) { HEADS } else { 1 };
     let a = Attention { kernel, chunks, heads, warps: scratch.threads / WARP };
+    let tiles = flash::fits(kernel);
+    if tiles && chunks.most > chunks.tokens {
+        return flash::build(kernel, name, scratch);
+    }
     let shared = env.b.shared(a.shared_bytes());
     a.emit(&mut env, shared);
     env.finish()
@@ -133,6 +139,9 @@ impl Attention<'_> {
         let n = env.count(Count::Tokens);
         let most = env.b.index(self.chunks.tokens);
         let few = env.b.cmp(Cond::Le, n, most);
+        if self.chunks.most <= self.chunks.tokens {
+            return self.chunked(env, own, states, n);
+        }
         env.if_else(few, |env| self.chunked(env, own, states, n), |env| self.whole(env, own, n));
     }
 
@@ -229,7 +238,7 @@ impl Attention<'_> {
     /// Pages of a chunk: the smallest power of two that makes few enough chunks of `pages` (i64).
     fn chunk_pages(&self, env: &mut Env, pages: Val) -> Val {
         let mut size = env.b.index(FEWEST_PAGES);
-        for shift in 1..26u32 {
+        for shift in 1..25u32 {
             let smaller = FEWEST_PAGES << (shift - 1);
             let reach = env.b.index(smaller * MOST_CHUNKS);
             let more = env.b.cmp(Cond::Gt, pages, reach);

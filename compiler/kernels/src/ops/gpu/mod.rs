@@ -4,6 +4,7 @@
 //! everything that works on rows is shared.
 
 pub mod attention;
+pub mod flash;
 pub mod fragments;
 pub mod gemm;
 pub mod gemv;
