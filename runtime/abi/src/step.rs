@@ -83,7 +83,7 @@ pub fn kernel_symbol(step: &str) -> String {
     format!("{step}_kernel")
 }
 
-/// On a GPU `StepArgs::sync` is memory of the device, zero at first: a counter of 4 bytes for barriers, from
+/// On a GPU `StepArgs::sync` is memory of the device, zero at first: a counter of 8 bytes for barriers, from
 /// here on the clock ticks that worker 0 spent in each phase (8 bytes each), then counters of kernels.
 pub const SYNC_PHASES: usize = 128;
 

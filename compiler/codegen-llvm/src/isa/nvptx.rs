@@ -14,7 +14,7 @@ use inkwell::intrinsics::Intrinsic;
 use inkwell::module::{Linkage, Module};
 use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
 use inkwell::types::BasicMetadataTypeEnum;
-use inkwell::values::{BasicValue, BasicValueEnum, FunctionValue, PointerValue};
+use inkwell::values::{BasicValue, BasicValueEnum, FunctionValue, IntValue, PointerValue};
 use inkwell::{AddressSpace, IntPredicate};
 use llmc_abi::step::{STEP_FIELDS, SYNC_PHASES, kernel_symbol};
 use llmc_kernels::kir::legalize::Limits;
@@ -41,24 +41,26 @@ const SHARED: u16 = 3;
 const WARP: i64 = -1;
 /// Symbol of the memory that kernels get from `Shared`.
 const SHARED_SYMBOL: &str = "llmc_shared";
-/// Symbol of the clock at the end of the phase before, in worker 0.
+/// Symbols of two words of a block: the clock at the end of the phase before, in worker 0, and how many
+/// arrivals the last barrier had waited for.
 const CLOCK_SYMBOL: &str = "llmc_clock";
+const GOAL_SYMBOL: &str = "llmc_goal";
 
-/// Arrives at a barrier of all workers and waits for the others. The first worker adds what makes the
-/// counter's upper bit flip when all have come. Worker 0 adds the clock's progress to its phase.
+/// Arrives at a barrier of all workers and waits until as many have come as its goal, which it moves on from
+/// barrier to barrier. Worker 0 adds the clock's progress to its phase.
 const BARRIER: &str = "{\n\
-    .reg .pred q; .reg .b32 o, v; .reg .b64 c, d;\n\
+    .reg .pred q; .reg .b64 c, d, v, w;\n\
     setp.ne.u32 q, $1, 0;\n\
     @q bra DONE;\n\
-    sub.u32 v, 0x80000001, $3;\n\
-    setp.eq.u32 q, $2, 0;\n\
-    selp.u32 v, v, 1, q;\n\
+    ld.shared.u64 v, [$6];\n\
+    cvt.u64.u32 w, $3;\n\
+    add.u64 v, v, w;\n\
     fence.acq_rel.gpu;\n\
-    atom.add.relaxed.gpu.u32 o, [$0], v;\n\
+    red.relaxed.gpu.add.u64 [$0], 1;\n\
+    st.shared.u64 [$6], v;\n\
     WAIT:\n\
-    ld.acquire.gpu.u32 v, [$0];\n\
-    xor.b32 v, v, o;\n\
-    setp.ge.s32 q, v, 0;\n\
+    ld.acquire.gpu.u64 w, [$0];\n\
+    setp.lt.u64 q, w, v;\n\
     @q bra WAIT;\n\
     setp.ne.u32 q, $2, 0;\n\
     @q bra DONE;\n\
@@ -156,11 +158,11 @@ fn shared<'c>(low: &Lower<'c, '_>) -> Result<BasicValueEnum<'c>, Failure> {
     generic(low, global.as_pointer_value())
 }
 
-/// Eight bytes of memory of the block for the clock.
-fn clock<'c>(low: &Lower<'c, '_>) -> PointerValue<'c> {
-    let global = low.module.get_global(CLOCK_SYMBOL).unwrap_or_else(|| {
-        let ty = low.context.i64_type();
-        let global = low.module.add_global(ty, Some(AddressSpace::from(SHARED)), CLOCK_SYMBOL);
+/// Eight bytes of memory of the block.
+fn word<'c>(context: &'c Context, module: &Module<'c>, symbol: &str) -> PointerValue<'c> {
+    let global = module.get_global(symbol).unwrap_or_else(|| {
+        let ty = context.i64_type();
+        let global = module.add_global(ty, Some(AddressSpace::from(SHARED)), symbol);
         global.set_linkage(Linkage::Internal);
         global.set_initializer(&ty.get_undef());
         global
@@ -278,15 +280,10 @@ fn barrier<'c>(low: &Lower<'c, '_>, phase: u32) -> Result<(), Failure> {
     let sync = low.load_as(param(0), offset as i32, 8, space, Hint::Constant)?.into_pointer_value();
     let ticks = low.address(sync.into(), (SYNC_PHASES + 8 * phase as usize) as i32)?;
     let narrow = |v: BasicValueEnum<'c>| low.builder.build_int_truncate(v.into_int_value(), low.context.i32_type(), "");
-    let args = [
-        sync.into(),
-        thread(low)?,
-        narrow(param(1))?.into(),
-        narrow(param(2))?.into(),
-        ticks.into(),
-        clock(low).into(),
-    ];
-    asm(low, BARRIER, "l,r,r,r,l,l,~{memory}", &args, None)?;
+    let [clock, goal] = [CLOCK_SYMBOL, GOAL_SYMBOL].map(|s| word(low.context, low.module, s).into());
+    let (worker, workers) = (narrow(param(1))?.into(), narrow(param(2))?.into());
+    let args = [sync.into(), thread(low)?, worker, workers, ticks.into(), clock, goal];
+    asm(low, BARRIER, "l,r,r,r,l,l,l,~{memory}", &args, None)?;
     group_barrier(low)
 }
 
@@ -301,20 +298,45 @@ fn async_copy(low: &Lower<'_, '_>, to: Val, from: Val, bytes: u32) -> Result<(),
     collective(low, name, &[to.as_basic_value_enum(), from.as_basic_value_enum()]).map(|_| ())
 }
 
-/// Emits [`START`], where the module has a clock.
-fn start_clock<'c>(context: &'c Context, module: &Module<'c>, builder: &Builder<'c>) -> Result<(), Failure> {
-    let Some(clock) = module.get_global(CLOCK_SYMBOL) else { return Ok(()) };
-    let clock = clock.as_pointer_value();
-    let signature = context.void_type().fn_type(&[clock.get_type().into()], false);
-    let start = context.create_inline_asm(signature, START.into(), "l,~{memory}".into(), true, false, None, false);
-    builder.build_indirect_call(signature, start, &[clock.into()], "")?;
+/// Emits [`START`].
+fn start<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    builder: &Builder<'c>,
+    (args, workers): (PointerValue<'c>, IntValue<'c>),
+) -> Result<(), Failure> {
+    let offset = STEP_FIELDS.iter().find(|(name, _)| *name == "sync").ok_or("steps have a sync")?.1;
+    let offset = context.i64_type().const_int(offset as u64, false);
+    // SAFETY: one index into a scalar type; without `inbounds` any address may come out.
+    let at = unsafe { builder.build_gep(context.i8_type(), args, &[offset], "") }?;
+    let sync = builder.build_load(context.ptr_type(AddressSpace::from(GLOBAL)), at, "")?;
+    let values =
+        [sync, workers.into(), word(context, module, CLOCK_SYMBOL).into(), word(context, module, GOAL_SYMBOL).into()];
+    let params: Vec<BasicMetadataTypeEnum> = values.iter().map(|v| v.get_type().into()).collect();
+    let signature = context.void_type().fn_type(&params, false);
+    let text = context.create_inline_asm(signature, START.into(), "l,r,l,l,~{memory}".into(), true, false, None, false);
+    builder.build_indirect_call(signature, text, &values.map(Into::into), "")?;
     Ok(())
 }
 
 /// Calling convention of a kernel.
 const PTX_KERNEL: u32 = 71;
-/// Notes the clock at the start of a step.
-const START: &str = "{\n.reg .b64 c;\nmov.u64 c, %clock64;\nst.shared.u64 [$0], c;\n}";
+/// Notes in the first thread the clock, and how many arrivals all barriers of earlier steps had: those of this step
+/// that came already are fewer than there are workers.
+const START: &str = "{\n\
+    .reg .pred q; .reg .b32 t; .reg .b64 c, v, w;\n\
+    mov.u32 t, %tid.x;\n\
+    setp.ne.u32 q, t, 0;\n\
+    @q bra DONE;\n\
+    mov.u64 c, %clock64;\n\
+    st.shared.u64 [$2], c;\n\
+    ld.relaxed.gpu.u64 v, [$0];\n\
+    cvt.u64.u32 w, $1;\n\
+    rem.u64 w, v, w;\n\
+    sub.u64 v, v, w;\n\
+    st.shared.u64 [$3], v;\n\
+    DONE:\n\
+    }";
 
 /// Adds the kernel that runs a step's function in every thread: the block is the worker. Everything else in
 /// the module becomes part of it.
@@ -340,7 +362,6 @@ pub fn entry<'c>(
     builder.position_at_end(context.append_basic_block(kernel, "entry"));
     let args = kernel.get_first_param().ok_or("a kernel has a parameter")?.into_pointer_value();
     let args = builder.build_address_space_cast(args, context.ptr_type(AddressSpace::default()), "")?;
-    start_clock(context, module, &builder)?;
     let number = |name: &str| {
         let read = Intrinsic::find(name).and_then(|i| i.get_declaration(module, &[]));
         let read = read.ok_or_else(|| Failure::from(format!("LLVM has no {name}")))?;
@@ -349,6 +370,8 @@ pub fn entry<'c>(
         Ok::<_, Failure>(builder.build_int_z_extend(value, context.i64_type(), "")?)
     };
     let (worker, workers) = (number("llvm.nvvm.read.ptx.sreg.ctaid.x")?, number("llvm.nvvm.read.ptx.sreg.nctaid.x")?);
+    let count = builder.build_int_truncate(workers, context.i32_type(), "")?;
+    start(context, module, &builder, (args, count))?;
     builder.build_direct_call(step, &[args.into(), worker.into(), workers.into()], "")?;
     builder.build_return(None)?;
     Ok(())

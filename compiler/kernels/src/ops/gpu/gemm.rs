@@ -5,7 +5,7 @@
 //! quarter of the tokens. Sums then go through shared memory to the epilogue, which sees whole units.
 
 use super::SHARED_BYTES;
-use super::fragments::{STEP, thread_of};
+use super::fragments::{STEP as HALF, thread_of};
 use crate::env::{Env, Place, RowElem, Scratch, WARP};
 use crate::formats::WeightFormat;
 use crate::kir::{BinOp, Cond, Elem, Function, Hint, Mma, Ty, Val};
@@ -17,8 +17,10 @@ use crate::ops::prologue;
 const TILE_PANELS: usize = 16;
 /// Tokens of a tile.
 const TILE_TOKENS: usize = 128;
+/// Elements of k of a step: two halves of as many as a thread loads at once.
+const STEP: usize = 2 * HALF;
 /// Steps in shared memory.
-const STAGES: usize = 4;
+const STAGES: usize = 2;
 /// Warps along a tile's panels, and along its tokens.
 const WARPS: (usize, usize) = (2, 4);
 /// Panels and columns of eight tokens of a warp.
@@ -105,11 +107,9 @@ impl Gemm<'_> {
         let steps = s.product.k / STEP;
         let copies = Copies::new(env, s, tile, x, self.x_stride());
         env.b.group_barrier();
-        for stage in 0..STAGES - 1 {
-            if stage < steps {
-                let step = env.b.index(stage);
-                copies.emit(env, step);
-            }
+        for stage in 0..(STAGES - 1).min(steps) {
+            let step = env.b.index(stage);
+            copies.emit(env, step);
             env.b.async_commit();
         }
         let zero = env.b.float(Ty::vector(Elem::F32, 4), 0.0);
@@ -320,7 +320,7 @@ impl Copies {
         let apart = env.group.threads / (TOKEN_STEP / COPY);
         let to = env.b.mul_const(token, TOKEN_STEP as i64);
         let to = env.b.add_const(to, (TILE_PANELS * PANEL_STEP) as i64);
-        let within = env.b.mul_const(piece, COPY as i64);
+        let within = half_swizzle(env, token, piece);
         let first = env.b.add(tile.token, token);
         let sources = (0..TILE_TOKENS / apart).map(|i| {
             let (token, last) = (env.b.add_const(first, (i * apart) as i64), env.b.add_const(tile.n, -1));
@@ -396,6 +396,15 @@ fn stage_at(env: &mut Env, shared: Val, step: Val) -> Val {
     env.at(shared, stage, STAGE)
 }
 
+/// Byte of piece `piece` (i64) of a token's step: of every second token the halves are exchanged.
+fn half_swizzle(env: &mut Env, token: Val, piece: Val) -> Val {
+    let (one, by) = (env.b.index(1), env.b.int(Ty::I64, 2));
+    let odd = env.b.and(token, one);
+    let flip = env.b.bin(BinOp::Shl, odd, by);
+    let place = env.b.bin(BinOp::Xor, piece, flip);
+    env.b.mul_const(place, COPY as i64)
+}
+
 /// Byte of piece `piece` (i64) of a panel's step: the pieces of every second two words are exchanged by
 /// twos, so that a warp's reads fall into different banks.
 fn swizzle(env: &mut Env, piece: Val) -> Val {
@@ -412,7 +421,7 @@ struct Reads {
     shared: Val,
     /// Offset of this thread's first words of a pair of panels, and of its words of a token.
     weights: Val,
-    rows: Val,
+    rows: [Val; 2],
 }
 
 impl Reads {
@@ -430,37 +439,48 @@ impl Reads {
         let weights = env.b.add(panel, piece);
         let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
         let token = env.b.add(token, row);
-        let token = env.b.mul_const(token, TOKEN_STEP as i64);
-        let word = env.b.mul_const(t, COPY as i64);
-        let rows = env.b.add(token, word);
-        let rows = env.b.add_const(rows, (TILE_PANELS * PANEL_STEP) as i64);
+        let line = env.b.mul_const(token, TOKEN_STEP as i64);
+        let line = env.b.add_const(line, (TILE_PANELS * PANEL_STEP) as i64);
+        let rows = [0, 4].map(|first| {
+            let piece = env.b.add_const(t, first);
+            let within = half_swizzle(env, token, piece);
+            env.b.add(line, within)
+        });
         Reads { shared, weights, rows }
     }
 
     /// Adds a step's products.
     fn multiply(&self, env: &mut Env, step: Val, sums: &[Val]) -> Vec<Val> {
         let stage = stage_at(env, self.shared, step);
-        let (weights, rows) = (env.b.ptr_add(stage, self.weights), env.b.ptr_add(stage, self.rows));
-        let quad = Ty::vector(Elem::I32, 4);
-        let load = |env: &mut Env, at: Val, offset: usize| env.b.load_with(quad, at, offset as i32, 16, Hint::None);
-        let x: Vec<Val> = (0..COLUMNS).map(|c| load(env, rows, 8 * c * TOKEN_STEP)).collect();
-        let mut sums = sums.to_vec();
-        for half in 0..2u16 {
-            let b: Vec<Val> = x.iter().map(|x| env.b.shuffle(*x, *x, vec![2 * half, 2 * half + 1])).collect();
-            for pair in 0..PANELS / 2 {
-                // Words t + 4j of a step lie 16 pieces apart; j = 2 * half, 2 * half + 1.
-                let word = |j: usize| pair * 2 * PANEL_STEP + j * 16 * COPY;
-                let j = 2 * usize::from(half);
-                let (low, high) = (load(env, weights, word(j)), load(env, weights, word(j + 1)));
-                for rows in 0..2u16 {
-                    let a = env.b.shuffle(low, high, vec![2 * rows, 2 * rows + 1, 4 + 2 * rows, 5 + 2 * rows]);
-                    for (column, b) in b.iter().enumerate() {
-                        let sum = &mut sums[(pair * 2 + usize::from(rows)) * COLUMNS + column];
-                        *sum = env.b.mma(Mma::Bf16, *sum, a, *b);
-                    }
+        let weights = env.b.ptr_add(stage, self.weights);
+        self.rows.iter().enumerate().fold(sums.to_vec(), |sums, (half, rows)| {
+            let rows = env.b.ptr_add(stage, *rows);
+            let weights = env.b.ptr_add_const(weights, half * HALF / 2 * PANEL * 4);
+            multiply_half(env, weights, rows, sums)
+        })
+    }
+}
+
+/// Adds the products of half a step.
+fn multiply_half(env: &mut Env, weights: Val, rows: Val, mut sums: Vec<Val>) -> Vec<Val> {
+    let quad = Ty::vector(Elem::I32, 4);
+    let load = |env: &mut Env, at: Val, offset: usize| env.b.load_with(quad, at, offset as i32, 16, Hint::None);
+    let x: Vec<Val> = (0..COLUMNS).map(|c| load(env, rows, 8 * c * TOKEN_STEP)).collect();
+    for half in 0..2u16 {
+        let b: Vec<Val> = x.iter().map(|x| env.b.shuffle(*x, *x, vec![2 * half, 2 * half + 1])).collect();
+        for pair in 0..PANELS / 2 {
+            // Words t + 4j of a step lie 16 pieces apart; j = 2 * half, 2 * half + 1.
+            let word = |j: usize| pair * 2 * PANEL_STEP + j * 16 * COPY;
+            let j = 2 * usize::from(half);
+            let (low, high) = (load(env, weights, word(j)), load(env, weights, word(j + 1)));
+            for rows in 0..2u16 {
+                let a = env.b.shuffle(low, high, vec![2 * rows, 2 * rows + 1, 4 + 2 * rows, 5 + 2 * rows]);
+                for (column, b) in b.iter().enumerate() {
+                    let sum = &mut sums[(pair * 2 + usize::from(rows)) * COLUMNS + column];
+                    *sum = env.b.mma(Mma::Bf16, *sum, a, *b);
                 }
             }
         }
-        sums
     }
+    sums
 }

@@ -15,6 +15,7 @@ use crate::kir::{Cast, Cond, Elem, Function, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::epilogue::RawRow;
 use crate::ops::linear::{LinearKernel, Segment};
+use crate::ops::norm::Norm;
 
 /// Where units wait for their other rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,7 @@ pub fn build_prefetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Op
     let first = gemv.first_panels(&mut env, &ranges);
     let (range, rounds) = (f.range_bytes(), PREFETCH / gemv.panels / gemv.warps / PREFETCH_LINE);
     let lines = rounds.min(range / PREFETCH_LINE);
+    gemv.prefetch_norm(&mut env);
     for panel in first {
         let (hi, step) = (env.b.index(lines * gemv.warps), env.b.index(scratch.threads));
         env.for_step(env.group.thread, hi, step, |env, line| {
@@ -229,6 +231,20 @@ impl<'a> Gemv<'a> {
         for (i, segment) in self.kernel.segments.iter().enumerate() {
             loaded = self.segment(env, at, (i, segment), ranges, &loaded);
         }
+    }
+
+    /// Asks for the norm's scale, all workers together.
+    fn prefetch_norm(&self, env: &mut Env) {
+        let norm = self.kernel.prologue.as_ref().and_then(|p| p.norm);
+        let Some(Norm::Rms { scale, .. } | Norm::Layer { scale, .. }) = norm else { return };
+        let (worker, threads) = (env.b.worker(), env.group.threads);
+        let first = env.b.mul_const(worker, threads as i64);
+        let line = env.b.add(first, env.group.thread);
+        let end = env.b.index(4 * self.kernel.x.width / PREFETCH_LINE);
+        let inside = env.b.cmp(Cond::Lt, line, end);
+        let base = env.ptr(Place::Weights(scale));
+        let at = env.at(base, line, PREFETCH_LINE);
+        env.if_then(inside, |env| env.b.prefetch(at, 0));
     }
 
     /// The panels of this worker's first tile.

@@ -140,7 +140,15 @@ impl Stage<'_> {
                 None => load(env)[0],
                 Some(exists) => env.if_value(exists, load, |env| vec![env.b.float(ty, 0.0)])[0],
             };
-            pieces.push(Piece { i, exists, v });
+            let mut piece = Piece { i, exists, v, scale: None, bias: None };
+            // In flight together with x.
+            if let Some(Norm::Rms { scale, .. } | Norm::Layer { scale, .. }) = self.norm {
+                piece.scale = Some(self.vector(env, scale, &piece));
+            }
+            if let Some(Norm::Layer { bias, .. }) = self.norm {
+                piece.bias = Some(self.vector(env, bias, &piece));
+            }
+            pieces.push(piece);
         }
         let pieces = self.normalised(env, shared, pieces);
         for piece in pieces {
@@ -192,19 +200,19 @@ impl Stage<'_> {
         let Some(norm) = self.norm else { return pieces };
         let n = self.x.width;
         match norm {
-            Norm::Rms { eps, scale } => {
+            Norm::Rms { eps, .. } => {
                 let squares = self.sum(env, shared, &pieces, |env, v| env.b.mul(v, v));
                 let factor = inverse_root(env, squares, n, eps);
-                pieces.into_iter().map(|p| self.scaled(env, p, factor, (scale, None))).collect()
+                pieces.into_iter().map(|p| self.scaled(env, p, factor)).collect()
             }
-            Norm::Layer { eps, scale, bias } => {
+            Norm::Layer { eps, .. } => {
                 let total = self.sum(env, shared, &pieces, |_, v| v);
                 let count = env.b.float(Ty::F32, n as f64);
                 let mean = env.b.div(total, count);
                 let centred: Vec<Piece> = pieces.into_iter().map(|p| self.centred(env, p, mean)).collect();
                 let squares = self.sum(env, shared, &centred, |env, v| env.b.mul(v, v));
                 let factor = inverse_root(env, squares, n, eps);
-                centred.into_iter().map(|p| self.scaled(env, p, factor, (scale, Some(bias)))).collect()
+                centred.into_iter().map(|p| self.scaled(env, p, factor)).collect()
             }
         }
     }
@@ -223,21 +231,11 @@ impl Stage<'_> {
         Piece { v, ..piece }
     }
 
-    fn scaled(&self, env: &mut Env, piece: Piece, factor: Val, (scale, bias): (usize, Option<usize>)) -> Piece {
-        let lanes = env.b.ty(piece.v).lanes;
-        let factor = env.b.splat(factor, lanes);
+    fn scaled(&self, env: &mut Env, piece: Piece, factor: Val) -> Piece {
+        let factor = env.b.splat(factor, env.b.ty(piece.v).lanes);
         let v = env.b.mul(piece.v, factor);
-        let v = {
-            let g = self.vector(env, scale, &piece);
-            env.b.mul(v, g)
-        };
-        let v = match bias {
-            None => v,
-            Some(bias) => {
-                let h = self.vector(env, bias, &piece);
-                env.b.add(v, h)
-            }
-        };
+        let v = piece.scale.map_or(v, |scale| env.b.mul(v, scale));
+        let v = piece.bias.map_or(v, |bias| env.b.add(v, bias));
         Piece { v, ..piece }
     }
 
@@ -273,11 +271,14 @@ impl Stage<'_> {
     }
 }
 
-/// A thread's chunk of a row: its number, whether it exists if that is not certain, its elements.
+/// A thread's chunk of a row: its number, whether it exists if that is not certain, its elements, and those of
+/// the norm's vectors.
 struct Piece {
     i: Val,
     exists: Option<Val>,
     v: Val,
+    scale: Option<Val>,
+    bias: Option<Val>,
 }
 
 /// The sum over the group's threads, in all of them.
