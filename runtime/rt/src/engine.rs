@@ -384,6 +384,8 @@ impl Engine {
             n_rows: n_rows as i64,
             n_seqs: n_seqs as i64,
             sync: (&raw const *self.sync).cast_mut().cast::<c_void>(),
+            sampled: std::ptr::null_mut(),
+            sampling: std::ptr::null(),
         };
         let workers = self.workers.count();
         // SAFETY: `new`'s caller vouches for the step; every buffer has the size that the manifest
