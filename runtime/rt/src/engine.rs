@@ -2,11 +2,14 @@
 //!
 //! All buffers are made at the start; a step allocates nothing. The engine knows nothing of text.
 
+mod ahead;
+
 use std::ffi::c_void;
 
 use llmc_abi::{Manifest, StepArgs, StepFn};
 
-use crate::cuda::step::{GpuStep, Inputs};
+use crate::cuda::Inputs;
+use crate::cuda::step::GpuStep;
 use crate::error::{Error, Result};
 use crate::kv::KvCache;
 use crate::memory::{self, Memory, Request};
