@@ -9,7 +9,8 @@
 //   MOCK_CUDA_BY_NAME       set: cuGetProcAddress knows nothing and cuFuncGetParamInfo is refused
 //
 // Code is text, in a cubin after the ELF header. It has the kernel `fill(address, value, count)`,
-// which writes 8-byte values, if it contains that word. Text with the word `broken` does not compile.
+// which writes 8-byte values, if it contains that word, and likewise `step(arguments)`, a model whose logits
+// are largest at the token that comes next. Text with the word `broken` does not compile.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@ enum {
     NO_BINARY_FOR_GPU = 209, INVALID_PTX = 218, NOT_FOUND = 500, NOT_READY = 600, TOO_LARGE = 720,
     NOT_SUPPORTED = 801,
 };
-enum { ELF_HEADER = 64, FILL_PARAMETERS = 3, MAX_WORK = 4096 };
+enum { ELF_HEADER = 64, MAX_WORK = 4096, VOCAB = 97 };
 
 static long setting(const char *name, long otherwise) {
     const char *text = getenv(name);
@@ -32,7 +33,7 @@ static long setting(const char *name, long otherwise) {
 
 struct event { int recorded, happened; };
 struct work {
-    enum { COPY, SET, FILL, RECORD } kind;
+    enum { COPY, SET, FILL, STEP, RECORD } kind;
     void *to;
     const void *from;
     uint64_t value;
@@ -47,12 +48,26 @@ static int enqueue(struct work work) {
     return SUCCESS;
 }
 
+// The arguments are 8-byte words: 3 logits, 4 ids, 5 positions, 7 rows, 11 the number of rows, 14 tokens
+// chosen, 15 the sampling, whose word 2 asks for them.
+static void run_step(uint64_t *arguments) {
+    float *logits = (float *)arguments[3];
+    int *ids = (int *)arguments[4], *positions = (int *)arguments[5], *rows = (int *)arguments[7];
+    int count = (int)arguments[11], *sampled = (int *)arguments[14];
+    for (int r = 0; r < count; r++) {
+        int next = (ids[rows[r]] * 31 + positions[rows[r]] * 7 + 1) % VOCAB;
+        for (int t = 0; t < VOCAB; t++) logits[r * VOCAB + t] = (float)-abs(t - next);
+        if (((uint64_t *)arguments[15])[2]) sampled[r] = sampled[count + r] = next;
+    }
+}
+
 static void run_one(void) {
     struct work *w = &queue[first++ % MAX_WORK];
     switch (w->kind) {
     case COPY: memcpy(w->to, w->from, w->count); break;
     case SET: memset(w->to, (int)w->value, w->count); break;
     case FILL: for (size_t i = 0; i < w->count; i++) ((uint64_t *)w->to)[i] = w->value; break;
+    case STEP: run_step(w->to); break;
     case RECORD: ((struct event *)w->to)->happened = 1; break;
     }
 }
@@ -179,15 +194,21 @@ int cuModuleLoadDataEx(void **module, const char *code, unsigned count, const in
     *module = strdup(text);
     return SUCCESS;
 }
+static struct kernel { const char *name; size_t parameters; } kernels[] = {{"fill", 3}, {"step", 1}};
+
 int cuModuleUnload(void *module) { free(module); return SUCCESS; }
 int cuModuleGetFunction(void **function, void *module, const char *name) {
-    if (strcmp(name, "fill") || !strstr(module, name)) return NOT_FOUND;
-    *function = module;
-    return SUCCESS;
+    if (!strstr(module, name)) return NOT_FOUND;
+    for (int i = 0; i < 2; i++)
+        if (strcmp(name, kernels[i].name) == 0) {
+            *function = &kernels[i];
+            return SUCCESS;
+        }
+    return NOT_FOUND;
 }
-int cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *bytes) {
+int cuFuncGetParamInfo(struct kernel *function, size_t index, size_t *offset, size_t *bytes) {
     if (getenv("MOCK_CUDA_BY_NAME")) return NOT_SUPPORTED;
-    if (index >= FILL_PARAMETERS) return INVALID_VALUE;
+    if (index >= function->parameters) return INVALID_VALUE;
     *offset = 8 * index;
     *bytes = 8;
     return SUCCESS;
@@ -205,10 +226,11 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int
     *blocks = 2048 / threads;
     return SUCCESS;
 }
-int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+int cuLaunchKernel(struct kernel *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **parameters, void **extra) {
     if (bx > 1024) return INVALID_VALUE;
     uint64_t **p = (uint64_t **)parameters;
+    if (function == &kernels[1]) return enqueue((struct work){STEP, (void *)*p[0]});
     return enqueue((struct work){FILL, (void *)*p[0], NULL, *p[1], *p[2]});
 }
 int cuLaunchCooperativeKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,

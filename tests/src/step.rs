@@ -5,7 +5,7 @@
 
 use crate::jit::{self, Loaded};
 use llmc_abi::StepArgs;
-use llmc_abi::step::STEP_FIELDS;
+use llmc_abi::step::{STEP_FIELDS, Sampling};
 use llmc_kernels::kir::Program;
 use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
 use llmc_kernels::layout::PAGE;
@@ -170,6 +170,12 @@ fn arguments(values: &BTreeMap<&str, u64>) -> Vec<u8> {
     bytes
 }
 
+/// [`Sampling`] as bytes.
+fn sampling(s: Sampling) -> Vec<u8> {
+    let floats = [s.temperature, s.margin].map(f32::to_le_bytes).concat();
+    [floats, s.seed.to_le_bytes().to_vec(), s.choose.to_le_bytes().to_vec()].concat()
+}
+
 /// Something that runs steps.
 pub trait Runner {
     /// Runs a step and gives the logits of its rows.
@@ -269,6 +275,7 @@ impl Runner for Native<'_> {
         values.extend(lists.iter().map(|(name, region)| (*name, region.base as u64)));
         let memory = [("weights", &self.weights), ("kv", &self.kv), ("arena", &arena), ("logits", &logits)];
         values.extend(memory.map(|(name, region)| (name, region.base as u64)));
+        values.extend([("sampled", 0), ("sampling", 0)]);
         let args = Region::of(&arguments(&values));
         // SAFETY: the arguments fulfil the step's contract: all buffers are as large as planned.
         unsafe { self.code.run(self.model.entry(), args.base, self.workers) };
@@ -288,6 +295,10 @@ pub struct Interpreted<'a> {
     kv: Addr,
     /// Counters of groups, which steps leave as they were.
     sync: Addr,
+    /// How groups choose tokens.
+    pub sampling: Sampling,
+    /// Tokens that the last step has chosen, if it was asked to.
+    pub chosen: Vec<i32>,
 }
 
 impl<'a> Interpreted<'a> {
@@ -302,7 +313,8 @@ impl<'a> Interpreted<'a> {
         let kv = machine.alloc(vec![unwritten; pages.end() * model.plan.kv.page_bytes]);
         let sync = machine.alloc(vec![0; variant.group.as_ref().map_or(0, |g| g.sync_bytes)]);
         let program = Compiled::new(model.program());
-        Interpreted { model, program, machine, pages, workers, order, weights, kv, sync }
+        let (sampling, chosen) = (Sampling::NONE, vec![]);
+        Interpreted { model, program, machine, pages, workers, order, weights, kv, sync, sampling, chosen }
     }
 
     /// Runs a step and gives the logits of its rows.
@@ -317,12 +329,26 @@ impl<'a> Interpreted<'a> {
         }
         let arena = self.machine.alloc_uninit(self.model.arena_bytes(self.workers));
         let logits = self.machine.alloc_uninit(step.rows.len() * self.model.vocab * 4);
-        let memory =
-            [("weights", self.weights), ("kv", self.kv), ("arena", arena), ("logits", logits), ("sync", self.sync)];
+        let sampled = self.machine.alloc_uninit(step.rows.len() * 8);
+        let sampling = self.machine.alloc_readonly(sampling(self.sampling));
+        let memory = [
+            ("weights", self.weights),
+            ("kv", self.kv),
+            ("arena", arena),
+            ("logits", logits),
+            ("sync", self.sync),
+            ("sampled", sampled),
+            ("sampling", sampling),
+        ];
         values.extend(memory.map(|(name, addr)| (name, addr.0)));
         let args = self.machine.alloc_readonly(arguments(&values));
         let threads = self.model.plan.variants[self.model.variant].target.threads;
         self.machine.run_groups(&self.program, self.model.entry(), args, self.workers, threads, self.order)?;
+        if self.sampling.choose != 0 {
+            let bytes = &self.machine.buffer(sampled)[..step.rows.len() * 4];
+            self.chosen =
+                bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
+        }
         Ok(floats(self.machine.buffer(logits)))
     }
 }

@@ -29,6 +29,76 @@ pub fn exp(b: &mut Builder, x: Val) -> Val {
     b.mul(p, power)
 }
 
+/// Natural logarithm of a normal number above 0. Relative error at most 2 units in the last place away from
+/// 1, absolute error at most 1e-7 near it (Cephes, logf).
+pub fn ln(b: &mut Builder, x: Val) -> Val {
+    let (r, e) = near_one(b, x);
+    ln_1p(b, r, e)
+}
+
+/// `-ln(1 - (n + 1/2) / 2^31)` for n in `0..2^31` (i32): exponentially distributed where n is uniform. The
+/// relative error is at most 4 units in the last place also where the value is tiny.
+pub fn exponential(b: &mut Builder, n: Val) -> Val {
+    let (ty, int) = (b.ty(n).with_elem(Elem::F32), b.ty(n));
+    let part = |b: &mut Builder, n: Val| {
+        let (half, unit) = (b.float(ty, 0.5), b.float(ty, 1.0 / (1u64 << 31) as f64));
+        let n = b.cast(Cast::IntToFloat, n, ty);
+        let n = b.add(n, half);
+        b.mul(n, unit)
+    };
+    let most = b.int(int, i64::from(i32::MAX));
+    let complement = b.bin(BinOp::Sub, most, n);
+    let x = part(b, complement);
+    let (r, e) = near_one(b, x);
+    // Up to a quarter 1 - x is known better than from x.
+    let quarter = b.int(int, 1 << 29);
+    let small = b.cmp(Cond::Lt, n, quarter);
+    let exact = part(b, n);
+    let exact = b.un(UnOp::Neg, exact);
+    let r = b.select(small, exact, r);
+    let log = ln_1p(b, r, e);
+    b.un(UnOp::Neg, log)
+}
+
+/// r and e with `x = (1 + r) * 2^e` and 1 + r between the roots of 1/2 and 2; e is a float.
+fn near_one(b: &mut Builder, x: Val) -> (Val, Val) {
+    let (ty, int) = (b.ty(x), b.ty(x).with_elem(Elem::I32));
+    let bits = b.cast(Cast::Bitcast, x, int);
+    let (root, shift) = (b.int(int, i64::from(std::f32::consts::FRAC_1_SQRT_2.to_bits())), b.int(int, 23));
+    let above = b.bin(BinOp::Sub, bits, root);
+    let e = b.bin(BinOp::AShr, above, shift);
+    let moved = b.shl(e, shift);
+    let m = b.bin(BinOp::Sub, bits, moved);
+    let (m, one) = (b.cast(Cast::Bitcast, m, ty), b.float(ty, 1.0));
+    (b.sub(m, one), b.cast(Cast::IntToFloat, e, ty))
+}
+
+/// `ln(1 + r) + e * ln 2` for 1 + r between the roots of 1/2 and 2.
+fn ln_1p(b: &mut Builder, r: Val, e: Val) -> Val {
+    let ty = b.ty(r);
+    let coefficients = [
+        7.037_683_6e-2,
+        -1.151_461_03e-1,
+        1.167_699_874e-1,
+        -1.242_014_084_6e-1,
+        1.424_932_278_7e-1,
+        -1.666_805_766_5e-1,
+        2.000_071_476_5e-1,
+        -2.499_999_399_3e-1,
+        3.333_333_117_4e-1,
+    ]
+    .map(|c| b.float(ty, c));
+    let square = b.mul(r, r);
+    let cube = b.mul(square, r);
+    let p = horner(b, r, &coefficients);
+    let (ln2_hi, ln2_lo, half) = (b.float(ty, 0.693359375), b.float(ty, -2.121_944_4e-4), b.float(ty, -0.5));
+    let y = b.mul(cube, p);
+    let y = b.fma(e, ln2_lo, y);
+    let y = b.fma(square, half, y);
+    let y = b.add(r, y);
+    b.fma(e, ln2_hi, y)
+}
+
 /// Polynomial with the highest coefficient first.
 fn horner(b: &mut Builder, x: Val, coefficients: &[Val]) -> Val {
     coefficients[1..].iter().fold(coefficients[0], |acc, c| b.fma(acc, x, *c))

@@ -9,8 +9,9 @@ use crate::select::{self, Selected};
 use crate::weights::{BlockWeights, BoundItem, Item, PackLayout, WeightExpr, type_of};
 use llmc_ir::ops::{Op, Sizes};
 use llmc_ir::{Block, Call, Graph, NodeId, TensorType, Type, Value};
-use llmc_kernels::env::{Count, Rows};
+use llmc_kernels::env::{Count, Place, Rows};
 use llmc_kernels::kir::Function;
+use llmc_kernels::ops::gpu::sample::SampleKernel;
 use llmc_kernels::ops::kv::KvCache;
 use llmc_kernels::ops::pointwise::{Pointwise, PointwiseKernel};
 use llmc_kernels::ops::step::Action;
@@ -49,6 +50,8 @@ pub struct Lowering<'a> {
     /// Counters of kernels so far.
     pub counters: usize,
     ahead: AheadPlaces,
+    /// Bytes of the arena that the choice of tokens needs.
+    sample_bytes: usize,
 }
 
 /// Lowers `block`, one of whose calls is `call`. With `shared`, it is called only once.
@@ -80,6 +83,7 @@ pub fn lower_block(
         worker_bytes: 0,
         counters: 0,
         ahead: AheadPlaces::default(),
+        sample_bytes: 0,
     };
     let mut actions = Vec::new();
     for node in &order {
@@ -89,9 +93,10 @@ pub fn lower_block(
     }
     l.copies(&mut actions, functions, phases);
     l.ahead.finish(&mut actions);
+    l.sample(&mut actions, functions, phases);
     phases.barrier(&mut actions);
     let shared = l.shared.as_ref().map_or(vec![], |s| s.items[first_shared..].iter().map(|(_, i)| i.clone()).collect());
-    let (arena_bytes, worker_bytes, counters) = (l.buffers.end, l.worker_bytes, l.counters);
+    let (arena_bytes, worker_bytes, counters) = (l.buffers.end.max(l.sample_bytes), l.worker_bytes, l.counters);
     Ok(BlockPlan { actions, weights: l.weights, shared, arena_bytes, worker_bytes, counters })
 }
 
@@ -241,7 +246,7 @@ impl<'a> Lowering<'a> {
             let Some(x) = self.buffers.rows(graph, v) else { continue };
             let Some((count, _)) = graph.ty(v).ok().and_then(rows_of) else { continue };
             let (offset, bytes) = self.cx.globals.places[&name];
-            let y = Rows::new(llmc_kernels::env::Place::Arena(offset), x.width, x.elem);
+            let y = Rows::new(Place::Arena(offset), x.width, x.elem);
             let symbol = self.symbol("copy", graph.len() as u32 + i as u32);
             let effects = Effects {
                 reads: self.buffers.range(v).map(|(a, b)| Resource::Arena(a, b)).into_iter().collect(),
@@ -252,5 +257,21 @@ impl<'a> Lowering<'a> {
             let scratch = self.cx.scratch;
             phases.kernel(actions, &symbol, effects, false, |_| functions.push(kernel.build(&symbol, scratch)));
         }
+    }
+
+    /// On a GPU, the choice of tokens behind the step's result. Nothing else in the arena is needed any more.
+    fn sample(&mut self, actions: &mut Vec<Action>, functions: &mut Vec<Function>, phases: &mut Phases) {
+        let graph = &self.block.graph;
+        let logits = graph.outputs().iter().find(|v| self.buffers.is_logits(**v));
+        let Some(logits) = logits.and_then(|v| self.buffers.rows(graph, *v)).filter(|_| self.cx.is_gpu) else { return };
+        let (rows, number) = (self.cx.limits.rows, graph.len() as u32);
+        self.sample_bytes = SampleKernel::bytes(logits.width, rows);
+        let (pieces, counters) = (Place::Arena(0), self.take_counters(rows));
+        let kernel = SampleKernel { vocab: logits.width, pieces, counters };
+        let symbol = self.symbol("sample", number);
+        let writes = vec![Resource::Arena(0, self.sample_bytes)];
+        let effects = Effects { reads: vec![Resource::Logits], writes, ..Effects::default() };
+        let scratch = self.cx.scratch;
+        phases.kernel(actions, &symbol, effects, false, |_| functions.push(kernel.build(&symbol, scratch)));
     }
 }

@@ -37,10 +37,40 @@ pub struct StepArgs {
     pub n_seqs: i64,
     /// The runtime's barrier state; compiled code only passes it on.
     pub sync: *mut c_void,
+    /// On a GPU, `2 * n_rows` tokens chosen where [`Sampling`] asks for it: first those of the rows, 0 where no
+    /// logit is a number, so that a next step may read them as its ids; then the same with -1 there.
+    /// Null on a CPU.
+    pub sampled: *mut i32,
+    /// On a GPU, how tokens are chosen. Null on a CPU.
+    pub sampling: *const Sampling,
+}
+
+/// How a step on a GPU chooses a token for each of its rows.
+///
+/// The token is the one with the largest `logit + temperature * noise`, the first of equal ones, among those
+/// whose logit is at most `margin` below the largest. The noise of a token at a position is standard Gumbel:
+/// `-ln(-ln(1 - (n + 1/2) / 2^31))` where n is the upper 31 bits of output `token` of SplitMix64 seeded with
+/// output `position` of SplitMix64 seeded with `seed`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the largest logit.
+    pub temperature: f32,
+    /// `-temperature * ln(min_p)`; infinite keeps all.
+    pub margin: f32,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// 1: tokens are chosen; 0: they are not.
+    pub choose: i64,
+}
+
+impl Sampling {
+    /// Chooses no tokens.
+    pub const NONE: Sampling = Sampling { temperature: 0.0, margin: f32::INFINITY, seed: 0, choose: 0 };
 }
 
 /// Byte offsets of the fields of [`StepArgs`], for code generation: (name, offset).
-pub const STEP_FIELDS: [(&str, usize); 14] = [
+pub const STEP_FIELDS: [(&str, usize); 16] = [
     ("weights", core::mem::offset_of!(StepArgs, weights)),
     ("arena", core::mem::offset_of!(StepArgs, arena)),
     ("kv", core::mem::offset_of!(StepArgs, kv)),
@@ -55,6 +85,8 @@ pub const STEP_FIELDS: [(&str, usize); 14] = [
     ("n_rows", core::mem::offset_of!(StepArgs, n_rows)),
     ("n_seqs", core::mem::offset_of!(StepArgs, n_seqs)),
     ("sync", core::mem::offset_of!(StepArgs, sync)),
+    ("sampled", core::mem::offset_of!(StepArgs, sampled)),
+    ("sampling", core::mem::offset_of!(StepArgs, sampling)),
 ];
 
 /// A compiled step. All of `workers` threads call it with the same arguments and their own

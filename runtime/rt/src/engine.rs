@@ -2,11 +2,14 @@
 //!
 //! All buffers are made at the start; a step allocates nothing. The engine knows nothing of text.
 
+mod ahead;
+
 use std::ffi::c_void;
 
 use llmc_abi::{Manifest, StepArgs, StepFn};
 
-use crate::cuda::step::{GpuStep, Inputs};
+use crate::cuda::Inputs;
+use crate::cuda::step::GpuStep;
 use crate::error::{Error, Result};
 use crate::kv::KvCache;
 use crate::memory::{self, Memory, Request};
@@ -390,6 +393,8 @@ impl Engine {
             n_rows: n_rows as i64,
             n_seqs: n_seqs as i64,
             sync: (&raw const *self.sync).cast_mut().cast::<c_void>(),
+            sampled: std::ptr::null_mut(),
+            sampling: std::ptr::null(),
         };
         let workers = self.workers.count();
         // SAFETY: `new`'s caller vouches for the step; every buffer has the size that the manifest

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, Rows};
+use crate::decode::Decoder;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::Sampling;
 use crate::stop::StopStrings;
 use crate::sys::signals;
 
@@ -101,42 +102,57 @@ pub fn generate(
 ) -> Result<Outcome> {
     check_prompt(engine, seq, request.prompt)?;
     let start = Instant::now();
-    let mut sampler = Sampler::new(request.sampling, engine.vocab());
-    request.prompt.iter().for_each(|token| sampler.observe(*token));
+    let mut decoder = Decoder::new(engine, request.sampling);
+    request.prompt.iter().for_each(|token| decoder.observe(*token));
     let mut text = Text { stream, stops: StopStrings::new(request.stops), piece: String::new(), out: String::new() };
     let mut tokens = Vec::with_capacity(request.max_tokens.min(engine.context()));
     if request.max_tokens == 0 {
         return Ok(Outcome { tokens, finish: Finish::Length, first: Duration::ZERO, rest: Duration::ZERO });
     }
-    let mut token = sampler.sample(engine.prefill(seq, request.prompt, 0, signals::check)?)?;
+    let token = decoder.first(engine.prefill(seq, request.prompt, 0, signals::check)?)?;
     let first = start.elapsed();
-    let finish = loop {
+    let finish = continue_from(token, (engine, seq), request, &mut decoder, &mut tokens, &mut text, emit);
+    decoder.finish(engine, seq);
+    let finish = finish?;
+    if finish != Finish::Stop {
+        text.finish(emit)?;
+    }
+    Ok(Outcome { tokens, finish, first, rest: start.elapsed() - first })
+}
+
+/// Generates from the first token on.
+fn continue_from(
+    mut token: u32,
+    (engine, seq): (&mut Engine, usize),
+    request: &Request,
+    decoder: &mut Decoder,
+    tokens: &mut Vec<u32>,
+    text: &mut Text,
+    emit: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Finish> {
+    loop {
         if request.end.contains(&token) {
-            break Finish::EndOfText;
+            return Ok(Finish::EndOfText);
         }
         tokens.push(token);
-        sampler.observe(token);
+        decoder.observe(token);
         let stopped = text.push(token);
         text.flush(emit)?;
         if stopped {
-            break Finish::Stop;
+            return Ok(Finish::Stop);
         }
         if tokens.len() >= request.max_tokens {
-            break Finish::Length;
+            return Ok(Finish::Length);
         }
-        if engine.positions(seq) >= engine.context() {
-            break Finish::Context;
+        if decoder.positions(engine, seq) >= engine.context() {
+            return Ok(Finish::Context);
         }
         if let Err(signal) = signals::check() {
             text.finish(emit)?;
             return Err(signal);
         }
-        token = sampler.sample(engine.extend(seq, &[token], Rows::Last)?)?;
-    };
-    if finish != Finish::Stop {
-        text.finish(emit)?;
+        token = decoder.next(engine, seq, token, tokens.len() + 1 < request.max_tokens)?;
     }
-    Ok(Outcome { tokens, finish, first, rest: start.elapsed() - first })
 }
 
 fn check_prompt(engine: &Engine, seq: usize, prompt: &[u32]) -> Result<()> {

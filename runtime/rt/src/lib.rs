@@ -6,6 +6,7 @@ pub mod chat;
 pub mod cli;
 pub mod commands;
 pub mod cuda;
+pub mod decode;
 pub mod energy;
 pub mod engine;
 pub mod error;

@@ -3,7 +3,12 @@
 //!
 //! The same seed gives the same draws. Nothing is allocated after construction.
 
+use llmc_abi::step;
+
 use crate::error::{Error, Result};
+
+/// A temperature at which all tokens are equally likely, and whose product with noise is finite.
+const HOTTEST: f32 = 1e30;
 
 /// How to choose. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +44,25 @@ impl Sampling {
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(Error::usage(*rule)))
     }
+
+    /// The same choice made where the logits are, which draws other numbers; none where it needs the host.
+    pub fn without_host(&self) -> Option<step::Sampling> {
+        let filters = self.top_k > 0 || self.top_p < 1.0;
+        if self.temperature > 0.0 && filters || self.repeat_penalty != 1.0 {
+            return None;
+        }
+        let temperature = self.temperature.min(HOTTEST);
+        let bounded = temperature > 0.0 && self.min_p > 0.0;
+        let margin = if bounded { -temperature * self.min_p.ln() } else { f32::INFINITY };
+        Some(step::Sampling { temperature, margin, seed: self.seed, choose: 1 })
+    }
+}
+
+/// A row of logits of which none is a number above negative infinity.
+pub fn unusable() -> Error {
+    Error::failed(
+        "the model gave no usable logits (all are NaN or -inf); the checkpoint is broken or overflows in this format",
+    )
 }
 
 /// A token that may be chosen. `score` is a logit, then a probability up to a factor.
@@ -83,9 +107,7 @@ impl Sampler {
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         self.collect(logits);
         if self.candidates.is_empty() {
-            return Err(Error::failed(
-                "the model gave no usable logits (all are NaN or -inf); the checkpoint is broken or overflows in this format",
-            ));
+            return Err(unusable());
         }
         if self.sampling.temperature == 0.0 {
             return Ok(self.best());
@@ -270,6 +292,19 @@ mod tests {
         sampler.sample(&logits).expect("usable");
         // The geometric weights q^n with q = exp(-1/500) reach 0.95 of their sum at n = 1498.
         assert!((1490..1500).contains(&sampler.candidates.len()), "{}", sampler.candidates.len());
+    }
+
+    #[test]
+    fn what_needs_no_host() {
+        let own = |sampling: Sampling| sampling.without_host();
+        let greedy = own(Sampling { top_k: 5, top_p: 0.5, min_p: 0.5, ..Default::default() }).expect("greedy");
+        assert_eq!((greedy.temperature, greedy.margin, greedy.choose), (0.0, f32::INFINITY, 1));
+        let filtered = own(Sampling { temperature: 2.0, min_p: 0.5, seed: 9, ..warm() }).expect("min-p");
+        assert!((filtered.margin - 2.0 * 2f32.ln()).abs() < 1e-6 && filtered.seed == 9);
+        for other in [Sampling { top_k: 5, ..warm() }, Sampling { top_p: 0.9, ..warm() }] {
+            assert_eq!(own(other), None);
+        }
+        assert_eq!(own(Sampling { repeat_penalty: 1.1, ..Default::default() }), None);
     }
 
     #[test]

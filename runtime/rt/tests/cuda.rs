@@ -1,6 +1,9 @@
 //! The GPU over a fake driver, `tests/mock/libcuda.c`. The loader reads its path at the start of a
 //! process, so each scenario runs in a process of its own: this program again.
 
+#[path = "support/gpu_steps.rs"]
+mod gpu_steps;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -33,6 +36,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("other_device", || load(&[Image { arch: 100, ..ptx("fill") }]).map(drop)),
     ("fallback", fallback),
     ("energy", energy),
+    ("decode", gpu_steps::decode),
 ];
 
 #[test]
@@ -332,4 +336,10 @@ fn energy() -> Result<()> {
     assert_eq!(meter.joules(), Some(before + 1.5));
     assert!(Meter::of(Gpu::open(1)?.info()).is_none(), "a device that NVML does not list");
     Ok(())
+}
+
+#[test]
+fn the_next_step_begins_before_the_token_is_read() {
+    succeeds("decode", &[]);
+    succeeds("decode", &[("MOCK_CUDA_BY_NAME", "1")]);
 }

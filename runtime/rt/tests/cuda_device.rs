@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use llmc_rt::cuda::energy::Meter;
-use llmc_rt::cuda::{Gpu, Image, ImageKind};
+use llmc_rt::cuda::{Gpu, Image, ImageKind, bandwidth};
 use llmc_rt::error::Result;
 
 /// `fill(address, value, count)` writes 8-byte values, one a thread.
@@ -48,6 +48,9 @@ fn the_device_does_what_it_is_told() -> Result<()> {
     let error = gpu.load(&[ptx(80, &text)]).err().expect("refused");
     println!("{error}");
     assert!(error.message.contains("line 21"), "the compiler's words");
+    let speed = bandwidth::measure(&gpu)?;
+    println!("{speed:?}");
+    assert!(speed.gb_s > 10.0, "a GPU reads faster than that");
     println!("joules: {:?}", Meter::of(gpu.info()).and_then(|meter| meter.joules()));
     let error = gpu.alloc(1 << 50, "the KV cache").err().expect("too large");
     println!("{error}");

@@ -1,13 +1,14 @@
 //! Steps of groups of threads, as a GPU runs them, on the kernel IR's interpreter: every race between threads,
 //! every missing wait and every read of what was not written is found in whatever order threads run.
 
+use llmc_abi::step::Sampling;
 use llmc_ir::DType;
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::Choice;
 use llmc_tests::reference::{prompts, relative_error};
-use llmc_tests::step::{Interpreted, Model, Pages, Planning, prefill};
+use llmc_tests::step::{Interpreted, Model, Pages, Planning, Runner, Step, prefill};
 use llmc_tests::weights;
 use std::path::Path;
 
@@ -62,4 +63,16 @@ fn tiles_agree() {
             assert!(error <= 1.5 * exact.max(4e-3), "{name}: {error}, by rows {exact}");
         }
     }
+}
+
+#[test]
+fn steps_choose_the_largest_logits() {
+    let model = planned("llama2", F32, 64);
+    let prompt = prompts(&weights::fixtures().join("llama2")).swap_remove(0);
+    let mut runner = Interpreted::new(&model, Pages::new(1, 1, 64), 3, Order::Seeded(3));
+    runner.sampling = Sampling { choose: 1, ..Sampling::NONE };
+    let logits = runner.step(&Step::of(0, 0, &prompt.ids));
+    let largest = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as i32;
+    let expected: Vec<i32> = logits.chunks(model.vocab).map(largest).collect();
+    assert_eq!(runner.chosen, expected);
 }

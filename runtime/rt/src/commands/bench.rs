@@ -2,17 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench_report::{Measured, PhaseRow, print};
+use super::bench_energy::Joules;
+use super::bench_report::{Measured, print};
 use super::engine_options;
 use crate::artifact::Artifact;
 use crate::bandwidth::{self, Ceiling, Speed};
 use crate::cli::Bench;
-use crate::energy::Reading;
-use crate::engine::{Engine, Rows};
+use crate::cuda;
+use crate::decode::Decoder;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::output::Progress;
-use crate::sampler::{Sampler, Sampling, SplitMix64};
+use crate::sampler::{Sampling, SplitMix64};
 use crate::sys::{mmap, signals};
 
 /// Sizes of the work.
@@ -50,18 +52,19 @@ pub fn run(args: &Bench) -> Result<()> {
     let mut ttft = Vec::new();
     let mut decode = Vec::new();
     let mut readable = Vec::new();
-    let mut joules = Reading::now().map(|_| Vec::new());
+    let counters = Joules::of(work.engine);
+    let mut joules = counters.start().map(|_| Vec::new());
     for round in 1..=args.repetitions {
         progress.show(|| format!("round {round} of {}", args.repetitions));
         let (whole, tokens) = work.prefill()?;
         prefill.push(sizes.prefill as f64 / tokens.as_secs_f64());
         ttft.push(whole.as_secs_f64() * 1e3);
         work.fill()?;
-        let reading = Reading::now();
+        let reading = counters.start();
         let decoded = work.decode(Some(before.mapped))?;
         decode.push(sizes.decode as f64 / decoded.time.as_secs_f64());
         readable.push(decoded.readable / decoded.time.as_nanos().max(1) as f64);
-        if let (Ok(list), Some(used)) = (&mut joules, reading.ok().and_then(|r| r.joules_since())) {
+        if let (Ok(list), Some(used)) = (&mut joules, reading.ok().and_then(|start| counters.since(&start))) {
             list.push(used / sizes.decode as f64);
         }
     }
@@ -71,6 +74,7 @@ pub fn run(args: &Bench) -> Result<()> {
     drop(progress);
     let measured = Measured {
         sizes,
+        device: engine.gpu().map(|step| step.gpu().info().name.clone()),
         threads: engine.threads(),
         prefill,
         ttft,
@@ -124,19 +128,21 @@ fn sizes(args: &Bench, context: usize) -> Result<Sizes> {
 const SLICE: Duration = Duration::from_millis(200);
 
 /// A decoding.
-struct Decoded {
+pub struct Decoded {
     /// Without the probes.
-    time: Duration,
+    pub time: Duration,
     /// Bytes that could have been read in that time.
     readable: f64,
 }
 
 /// The work that is measured.
-struct Work<'a> {
-    engine: &'a mut Engine,
-    sizes: Sizes,
+pub struct Work<'a> {
+    /// What runs it.
+    pub engine: &'a mut Engine,
+    /// Its sizes.
+    pub sizes: Sizes,
     prompt: Vec<u32>,
-    sampler: Sampler,
+    decoder: Decoder,
 }
 
 impl<'a> Work<'a> {
@@ -144,28 +150,32 @@ impl<'a> Work<'a> {
         let mut random = SplitMix64(1);
         let vocab = engine.vocab().max(1) as u64;
         let prompt = (0..sizes.prefill.max(sizes.depth)).map(|_| (random.bits() % vocab) as u32).collect();
-        let sampler = Sampler::new(Sampling::default(), engine.vocab());
-        Self { engine, sizes, prompt, sampler }
+        let decoder = Decoder::new(engine, Sampling::default());
+        Self { engine, sizes, prompt, decoder }
     }
 
     fn ceiling(&mut self) -> Result<Ceiling> {
         signals::check()?;
+        if let Some(step) = self.engine.gpu() {
+            let mapped = cuda::bandwidth::measure(step.gpu())?;
+            return Ok(Ceiling { anonymous: Speed::default(), mapped });
+        }
         let weights = self.engine.weights();
         bandwidth::measure(self.engine.workers(), weights)
     }
 
     /// Prefills an empty sequence: time to the first token chosen, and without the choice.
-    fn prefill(&mut self) -> Result<(Duration, Duration)> {
+    pub fn prefill(&mut self) -> Result<(Duration, Duration)> {
         self.engine.truncate(0, 0);
         let start = Instant::now();
         let logits = self.engine.prefill(0, &self.prompt[..self.sizes.prefill], 0, signals::check)?;
         let computed = start.elapsed();
-        self.sampler.sample(logits)?;
+        self.decoder.first(logits)?;
         Ok((start.elapsed(), computed))
     }
 
     /// Fills the cache to the depth.
-    fn fill(&mut self) -> Result<()> {
+    pub fn fill(&mut self) -> Result<()> {
         self.engine.truncate(0, self.sizes.depth.min(self.sizes.prefill));
         let have = self.engine.positions(0);
         if self.sizes.depth > have {
@@ -174,18 +184,19 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Decodes from the depth on. With `best` the bandwidth is probed before and after, and now and
-    /// then in between.
-    fn decode(&mut self, best: Option<Speed>) -> Result<Decoded> {
+    /// Decodes from the depth on, choice of the tokens included. With `best` the bandwidth is probed before and
+    /// after, and now and then in between; a GPU's does not change meanwhile.
+    pub fn decode(&mut self, best: Option<Speed>) -> Result<Decoded> {
         let mut token = self.prompt[0];
         let mut decoded = Decoded { time: Duration::ZERO, readable: 0.0 };
+        let probes = best.is_some() && self.engine.gpu().is_none();
         let mut before = self.probe(best);
         let mut start = Instant::now();
         for i in 1..=self.sizes.decode {
             signals::check()?;
-            token = self.sampler.sample(self.engine.extend(0, &[token], Rows::Last)?)?;
+            token = self.decoder.next(self.engine, 0, token, i < self.sizes.decode)?;
             let slice = start.elapsed();
-            if i == self.sizes.decode || best.is_some() && slice >= SLICE {
+            if i == self.sizes.decode || probes && slice >= SLICE {
                 let after = self.probe(best);
                 decoded.time += slice;
                 decoded.readable += slice.as_nanos() as f64 * (before + after) / 2.0;
@@ -197,41 +208,10 @@ impl<'a> Work<'a> {
 
     fn probe(&mut self, best: Option<Speed>) -> f64 {
         let weights = self.engine.weights();
-        best.map_or(0.0, |best| bandwidth::probe(self.engine.workers(), weights, best))
-    }
-
-    /// Times of the phases of one prefill and one decoding.
-    fn profile(&mut self, artifact: &Artifact, variant: usize) -> Result<[Vec<PhaseRow>; 2]> {
-        self.engine.profile().reset(true);
-        self.prefill()?;
-        let steps = self.sizes.prefill.div_ceil(self.engine.step_tokens());
-        let prefill = self.rows(artifact, variant, steps, self.sizes.prefill, self.sizes.prefill);
-        self.fill()?;
-        self.engine.profile().reset(true);
-        self.decode(None)?;
-        let positions = 2 * self.sizes.depth + self.sizes.decode;
-        let decode = self.rows(artifact, variant, self.sizes.decode, self.sizes.decode, positions);
-        self.engine.profile().reset(false);
-        Ok([prefill, decode])
-    }
-
-    /// One row for each phase of `steps` steps with `tokens` tokens together, which saw half of
-    /// `positions` cached positions on average.
-    fn rows(
-        &self,
-        artifact: &Artifact,
-        variant: usize,
-        steps: usize,
-        tokens: usize,
-        positions: usize,
-    ) -> Vec<PhaseRow> {
-        let phases = artifact.manifest.variants.get(variant).map_or(&[][..], |v| &v.phases[..]);
-        let profile = self.engine.profile();
-        let row = |(phase, time): (&llmc_abi::manifest::PhaseInfo, _)| {
-            PhaseRow::new(phase, time, steps, tokens, positions as f64 / 2.0)
-        };
-        let mut rows: Vec<_> = phases.iter().zip(profile.times()).map(row).collect();
-        rows.push(PhaseRow::rest(profile.tail_nanos(), steps));
-        rows
+        match best {
+            None => 0.0,
+            Some(best) if self.engine.gpu().is_some() => best.gb_s,
+            Some(best) => bandwidth::probe(self.engine.workers(), weights, best),
+        }
     }
 }

@@ -18,7 +18,9 @@ use crate::workers::profile::PhaseTime;
 pub struct Measured {
     /// Sizes of the work.
     pub sizes: Sizes,
-    /// Workers.
+    /// The GPU's name, if one runs the model.
+    pub device: Option<String>,
+    /// Workers of the CPU.
     pub threads: usize,
     /// Tokens per second.
     pub prefill: Vec<f64>,
@@ -44,7 +46,7 @@ pub struct Measured {
     pub peak_includes_buffer: bool,
     /// Anonymous memory resident after the work.
     pub anonymous: u64,
-    /// Anonymous memory planned.
+    /// Anonymous memory planned; on a GPU the device's, the weights left out.
     pub planned: usize,
     /// Joules per token decoded, or why they are not known.
     pub joules: std::result::Result<Vec<f64>, String>,
@@ -152,7 +154,7 @@ fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Va
     });
     json!({
         "model": manifest.name,
-        "device": "cpu",
+        "device": m.device.as_deref().unwrap_or("cpu"),
         "variant": code.map(|v| &v.target),
         "backend": code.map(|v| &v.backend),
         "threads": m.threads,
@@ -195,7 +197,7 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
     };
     let sizes = m.sizes;
     let mut rows = vec![
-        ("model", format!("{}, {target}, {} threads", manifest.name, m.threads)),
+        ("model", format!("{}, {target}, {}", manifest.name, place(m))),
         (
             "load",
             format!(
@@ -225,7 +227,7 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
             ),
         ),
         ("  anonymous", speed(m.ceiling.anonymous)),
-        ("  weights", speed(m.ceiling.mapped)),
+        (if m.device.is_some() { "  device" } else { "  weights" }, speed(m.ceiling.mapped)),
         (
             "memory",
             format!(
@@ -238,7 +240,7 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
         (
             "energy",
             match &m.joules {
-                Ok(list) => format!("{:.2} J per token (whole package)", median(list)),
+                Ok(list) => format!("{:.2} J per token (whole {})", median(list), part(m)),
                 Err(why) => format!("not known: {why}"),
             },
         ),
@@ -259,6 +261,16 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
         text.push_str(&profile_table("decode, one step", decode));
     }
     text
+}
+
+/// What the model ran on.
+fn place(m: &Measured) -> String {
+    m.device.clone().unwrap_or_else(|| format!("{} threads", m.threads))
+}
+
+/// Whose energy is counted.
+fn part(m: &Measured) -> &'static str {
+    if m.device.is_some() { "GPU" } else { "package" }
 }
 
 fn profile_table(title: &str, rows: &[PhaseRow]) -> String {

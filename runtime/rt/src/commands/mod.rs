@@ -1,6 +1,8 @@
 //! One file per command, and what they share.
 
 pub mod bench;
+mod bench_energy;
+mod bench_profile;
 pub mod bench_report;
 pub mod chat;
 pub mod detokenize;

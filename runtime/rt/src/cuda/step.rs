@@ -1,49 +1,25 @@
 //! A model's step on a GPU: one cooperative kernel, a block on every multiprocessor.
 
+use super::inputs::{ALIGN, Inputs, Places, Slot};
 use super::{Buffer, Gpu, Image, ImageKind, Kernel, Pinned};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use llmc_abi::StepArgs;
 use llmc_abi::device::{self, DeviceImage, DeviceKind};
 use llmc_abi::manifest::GroupInfo;
+use llmc_abi::step::Sampling;
 
-/// Alignment of a step's arrays.
-const ALIGN: usize = 64;
 /// Alignment of a form's counters.
 const SYNC_ALIGN: usize = 128;
 /// Bytes behind the weights that a load may reach.
 const SLACK: usize = 4096;
 
-/// The integers of one step.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// Token ids.
-    pub ids: &'a [i32],
-    /// Position of each token.
-    pub positions: &'a [i32],
-    /// Sequence of each token.
-    pub seqs: &'a [i32],
-    /// Tokens whose logits are wanted.
-    pub rows: &'a [i32],
-    /// Page table: rows of `stride` entries for each sequence of the step.
-    pub table: &'a [i32],
-    /// Entries of a row.
-    pub stride: usize,
-}
-
-impl Inputs<'_> {
-    fn arrays(&self) -> [&[i32]; 5] {
-        [self.ids, self.positions, self.seqs, self.rows, self.table]
-    }
-}
-
 /// A model's kernel and weights on a device.
 pub struct GpuStep {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     /// The forms of the step, for the fewest tokens first.
     forms: Vec<Form>,
     weights: Buffer,
-    memory: Option<Reserved>,
+    pub(super) memory: Option<Reserved>,
 }
 
 /// A form of the step: its kernel, and where its counters begin.
@@ -54,14 +30,18 @@ struct Form {
 }
 
 /// Memory of the device and of the host for steps.
-struct Reserved {
+pub(super) struct Reserved {
     arena: Buffer,
     kv: Buffer,
     logits: Buffer,
-    sync: Buffer,
-    inputs: Buffer,
-    staging: Pinned,
+    pub sync: Buffer,
     results: Pinned,
+    /// Used by steps in turns.
+    pub slots: [Slot; 2],
+    /// Steps enqueued.
+    pub launched: usize,
+    /// The last of them whose tokens are still to be read.
+    pub unread: usize,
 }
 
 impl GpuStep {
@@ -97,16 +77,16 @@ impl GpuStep {
     /// Exit code 4 without the memory.
     pub fn reserve(&mut self, memory: &Memory, tokens: usize, table: usize) -> Result<()> {
         let gpu = &self.gpu;
-        let inputs = size_of::<StepArgs>() + 4 * (4 * tokens + table) + 8 * ALIGN;
         let reserved = Reserved {
             arena: gpu.alloc(memory.arena.max(ALIGN), "activations")?,
             kv: gpu.alloc(memory.kv.max(ALIGN), "the KV cache")?,
             logits: gpu.alloc(memory.logits, "logits")?,
             sync: gpu
                 .alloc(self.forms.iter().map(|f| f.sync + f.group.sync_bytes).max().unwrap_or(ALIGN), "counters")?,
-            inputs: gpu.alloc(inputs, "a step's inputs")?,
-            staging: gpu.pinned(inputs)?,
             results: gpu.pinned(memory.logits)?,
+            slots: [Slot::new(gpu, tokens, table)?, Slot::new(gpu, tokens, table)?],
+            launched: 0,
+            unread: 0,
         };
         // What is behind a sequence's end is multiplied by zero: it has to be finite.
         gpu.zero(&reserved.kv)?;
@@ -130,48 +110,36 @@ impl GpuStep {
         self.gpu.synchronize()
     }
 
-    /// Enqueues one step.
+    /// Enqueues one step that chooses no tokens.
     ///
     /// # Errors
     /// Exit code 1 where the device fails.
     pub fn launch(&mut self, inputs: Inputs<'_>) -> Result<()> {
+        self.forget();
+        let slot = self.enqueue(inputs, &Sampling::NONE, None)?;
+        let memory = self.memory.as_ref().ok_or_else(unreserved)?;
+        self.gpu.record(&memory.slots[slot].done)
+    }
+
+    /// Enqueues one step whose ids are at `ids` on the device, or among the inputs. Gives the number of its
+    /// slot, whose event is still to be recorded.
+    pub(super) fn enqueue(&mut self, inputs: Inputs<'_>, sampling: &Sampling, ids: Option<u64>) -> Result<usize> {
         let form = self.forms.iter().find(|f| inputs.ids.len() <= f.group.tokens).ok_or_else(|| {
             Error::usage(format!("a step of {} tokens is larger than any this artifact has", inputs.ids.len()))
         })?;
-        let memory = self.memory.as_mut().ok_or_else(unreserved)?;
         let group = &form.group;
-        let base = memory.inputs.address();
-        let mut at = size_of::<StepArgs>().next_multiple_of(ALIGN);
-        let mut places = [0; 5];
-        let staging = memory.staging.slice_mut::<u8>();
-        for (place, array) in places.iter_mut().zip(inputs.arrays()) {
-            *place = base + at as u64;
-            for (to, from) in staging[at..].chunks_exact_mut(4).zip(array) {
-                to.copy_from_slice(&from.to_le_bytes());
-            }
-            at = (at + 4 * array.len()).next_multiple_of(ALIGN);
-        }
-        let [ids, positions, seqs, rows, table] = places;
-        let counts = [inputs.stride, inputs.ids.len(), inputs.rows.len(), inputs.table.len() / inputs.stride.max(1)];
-        let words: [u64; 9] = [
-            self.weights.address(),
-            memory.arena.address(),
-            memory.kv.address(),
-            memory.logits.address(),
+        let memory = self.memory.as_mut().ok_or_else(unreserved)?;
+        let slot = memory.launched % memory.slots.len();
+        let places = Places {
+            memory: [&self.weights, &memory.arena, &memory.kv, &memory.logits].map(Buffer::address),
+            sync: memory.sync.address() + form.sync as u64,
             ids,
-            positions,
-            seqs,
-            rows,
-            table,
-        ];
-        let counts = counts.map(|n| n as u64);
-        let all = words.into_iter().chain(counts).chain([memory.sync.address() + form.sync as u64]);
-        for (to, word) in staging.chunks_exact_mut(8).zip(all) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        self.gpu.copy_in(&memory.inputs, 0, &memory.staging, 0, at)?;
+        };
+        let args = memory.slots[slot].send(&self.gpu, inputs, places, sampling)?;
+        memory.launched += 1;
         let (grid, threads) = (self.gpu.info().multiprocessors as u32, group.threads as u32);
-        form.kernel.launch(&self.gpu, grid, threads, group.shared_bytes as u32, &[base], true)
+        form.kernel.launch(&self.gpu, grid, threads, group.shared_bytes as u32, &[args], true)?;
+        Ok(slot)
     }
 
     /// The first `len` logits of the last step.
@@ -205,23 +173,6 @@ fn kernel(gpu: &Gpu, images: &[DeviceImage<&[u8]>], step: u32, group: &GroupInfo
     Ok(kernel)
 }
 
-fn unreserved() -> Error {
+pub(super) fn unreserved() -> Error {
     Error::failed("a step was asked for before its memory was taken")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use llmc_abi::step::STEP_FIELDS;
-
-    /// `launch` writes the fields as words in this order.
-    #[test]
-    fn arguments_are_words_in_order() {
-        let names: Vec<&str> = STEP_FIELDS.iter().map(|(name, _)| *name).collect();
-        assert!(STEP_FIELDS.iter().enumerate().all(|(i, (_, offset))| *offset == 8 * i));
-        assert_eq!(names[9..], ["page_table_stride", "n_tokens", "n_rows", "n_seqs", "sync"]);
-        assert_eq!(names[..4], ["weights", "arena", "kv", "logits"]);
-        assert_eq!(names[4..9], ["ids", "positions", "seqs", "rows", "page_table"]);
-        assert_eq!(size_of::<StepArgs>(), 8 * STEP_FIELDS.len());
-    }
 }

@@ -8,7 +8,9 @@ pub mod flash;
 pub mod fragments;
 pub mod gemm;
 pub mod gemv;
+mod noise;
 pub mod rows;
+pub mod sample;
 
 /// Shared memory that a kernel may use on every GPU that PTX for compute capability 8.0 runs on.
 pub const SHARED_BYTES: usize = 98 * 1024;
