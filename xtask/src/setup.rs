@@ -1,5 +1,6 @@
 //! What a machine needs before llmc can be built: LLVM 22's development packages, if they can be had.
 
+use crate::root;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -7,6 +8,9 @@ use std::process::{Command, Stdio};
 const PACKAGES: [&str; 3] = ["llvm-22-dev", "libpolly-22-dev", "libzstd-dev"];
 /// Where they put LLVM.
 const PREFIX: &str = "/usr/lib/llvm-22";
+/// NVIDIA's assembler and disassembler on PyPI. The assembler is of CUDA 12, whose machine code
+/// drivers from 525 on load; there is no disassembler of CUDA 12 there, and that of 13 reads it.
+const CUDA_TOOLS: [&str; 2] = ["nvidia-cuda-nvcc-cu12==12.9.86", "nvidia-cuda-nvdisasm==13.5.37"];
 
 /// What can be built here.
 pub struct Setup {
@@ -50,6 +54,24 @@ pub fn install_missing(packages: &[&str]) {
         .collect();
     if !missing.is_empty() {
         install(&missing);
+    }
+}
+
+/// Puts NVIDIA's assembler and disassembler into `target/cuda-tools`, which is part of no artifact.
+/// Failing is no error: tests that need them say that they were skipped.
+pub fn fetch_cuda_tools() {
+    let (folder, unfinished) = (root().join("target/cuda-tools"), root().join("target/cuda-tools.part"));
+    if folder.exists() {
+        return;
+    }
+    eprintln!("fetching {}", CUDA_TOOLS.join(" "));
+    let _ = std::fs::remove_dir_all(&unfinished);
+    // One call for both: pip does not add to a folder that another call has made.
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"]);
+    pip.arg(&unfinished).args(CUDA_TOOLS).stdout(Stdio::null()).stderr(Stdio::null());
+    if !pip.status().is_ok_and(|s| s.success()) || std::fs::rename(&unfinished, &folder).is_err() {
+        eprintln!("they could not be had: tests of NVIDIA's tools will be skipped where no others are found");
     }
 }
 

@@ -11,6 +11,7 @@ const WITNESSES: [&str; 3] = ["strace", "binutils", "qemu-user"];
 /// Runs formatting, lints, tidy checks, all tests, doc tests, and the demo.
 pub fn run(setup: &Setup) -> Result<()> {
     setup::install_missing(&WITNESSES);
+    setup::fetch_cuda_tools();
     sh(cargo().args(["fmt", "--all", "--check"]))?;
     tidy::run()?;
     let scope: Vec<&str> = match setup.llvm {

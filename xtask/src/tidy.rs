@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llmc-codegen-llvm", &["llmc-kernels", "llmc-abi"]),
     ("llmc-codegen-cranelift", &["llmc-kernels", "llmc-abi"]),
     ("llmc-link", &["llmc-kernels", "llmc-abi"]),
+    ("llmc-ptxas", &[]),
     ("llmc-rt", &["llmc-abi"]),
 ];
 
