@@ -95,6 +95,9 @@ pub struct CompileArgs {
     /// A linker to run in place of the one inside llmc; it takes GNU ld's flags
     #[arg(long, env = "LLMC_LINKER")]
     pub linker: Option<PathBuf>,
+    /// NVIDIA's assembler, for machine code of GPU targets beside their PTX; `auto` looks where it usually is
+    #[arg(long, env = "LLMC_PTXAS")]
+    pub ptxas: Option<PathBuf>,
 }
 
 /// `llmc inspect`.
@@ -171,6 +174,7 @@ impl ModelArgs {
             fuel: self.fuel,
             disabled_rules: self.disable_rule.clone(),
             savings: self.verbose,
+            ptxas: None,
             linker: None,
             isolate: std::env::current_exe().ok(),
         }

@@ -112,7 +112,9 @@ pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(V
         match variant.target.is_gpu() {
             true => {
                 let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
-                images.extend(code.into_iter().flat_map(|o| device::images(step, o, options, progress)));
+                for object in code {
+                    images.extend(device::images(step, object, options, progress)?);
+                }
             }
             false => objects.extend(code),
         }

@@ -63,6 +63,8 @@ pub struct Options {
     pub disabled_rules: Vec<String>,
     /// Whether to compute what each rule saves.
     pub savings: bool,
+    /// NVIDIA's assembler, for machine code beside the PTX of GPU targets; `auto` looks where it usually is.
+    pub ptxas: Option<PathBuf>,
     /// Linker to run in place of the one inside llmc.
     pub linker: Option<PathBuf>,
     /// The llmc executable that runs LLVM in a process of its own; `None` runs it in this process,
@@ -84,6 +86,7 @@ impl Options {
             fuel: None,
             disabled_rules: vec![],
             savings: false,
+            ptxas: None,
             linker: None,
             isolate: None,
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn run(args: &CompileArgs) -> Result<()> {
     set_jobs(args.model.jobs)?;
     let progress = Progress::new(args.model.quiet);
-    let options = Options { linker: args.linker.clone(), ..args.model.options() };
+    let options = Options { ptxas: args.ptxas.clone(), linker: args.linker.clone(), ..args.model.options() };
     match args.emit {
         Emit::Exe => executable(args, &options, &progress),
         Emit::Object => objects(args, &options, &progress),
