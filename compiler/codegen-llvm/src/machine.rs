@@ -39,11 +39,11 @@ impl Machine {
     pub fn new(isa: &Isa, target: &Target) -> Result<Machine, Failure> {
         (isa.initialize)();
         let triple = TargetTriple::create(target.triple);
-        let features = (isa.features)(target);
+        let (cpu, features) = ((isa.cpu)(target), (isa.features)(target));
         let machine = LlvmTarget::from_triple(&triple)?
             .create_target_machine(
                 &triple,
-                isa.cpu,
+                cpu,
                 &features,
                 OptimizationLevel::Aggressive,
                 RelocMode::PIC,
@@ -51,7 +51,7 @@ impl Machine {
             )
             .ok_or_else(|| Failure::from(format!("LLVM has no machine for {}", target.triple)))?;
         machine.set_asm_verbosity(false);
-        let mut attributes = vec![("target-cpu", isa.cpu.to_string()), ("target-features", features)];
+        let mut attributes = vec![("target-cpu", cpu.to_string()), ("target-features", features)];
         attributes.extend((isa.tuning)(target).iter().map(|(k, v)| (*k, v.to_string())));
         let passes = if isa.group.is_some() { GROUP_PASSES } else { PASSES };
         Ok(Machine { machine, passes, attributes })

@@ -108,15 +108,15 @@ pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(V
     let (mut objects, mut images) = (Vec::new(), Vec::new());
     for (i, variant) in plan.variants.iter().enumerate() {
         progress.stage(&format!("generating code for {} with {}", variant.target.name, backend.name()));
-        let code = backend.compile(&variant.program, &variant.target)?;
-        match variant.target.is_gpu() {
-            true => {
-                let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
-                for object in code {
-                    images.extend(device::images(step, object, options, progress)?);
-                }
+        if !variant.target.is_gpu() {
+            objects.extend(backend.compile(&variant.program, &variant.target)?);
+            continue;
+        }
+        let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
+        for target in variant.target.tuned().iter().chain([&variant.target]) {
+            for object in backend.compile(&variant.program, target)? {
+                images.extend(device::images((step, target), object, options, progress)?);
             }
-            false => objects.extend(code),
         }
     }
     let device = (!images.is_empty()).then(|| llmc_abi::device::write(&images));

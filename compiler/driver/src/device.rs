@@ -4,37 +4,48 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::progress::Progress;
 use llmc_abi::device::{DeviceImage, DeviceKind};
-use llmc_kernels::Object;
+use llmc_kernels::{Object, Target};
 use llmc_ptxas::Tool;
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Compute capability of the PTX.
-const PTX_ARCH: u32 = 80;
-/// Compute capabilities for which there is machine code: each serves the later ones of its generation too.
-const CUBIN_ARCHS: [u32; 4] = [80, 89, 90, 120];
+/// Compute capabilities for which there is machine code of what runs on all: each serves the later ones of
+/// its generation too.
+const CUBIN_ARCHS: [u32; 3] = [80, 89, 120];
 
-/// The images of a program in PTX, which is the step numbered `step`.
+/// The images of a program in PTX for a target, which is the step numbered `step`.
 ///
 /// # Errors
 /// If the assembler asked for is not there, or refuses the program.
-pub fn images(step: u32, ptx: Object, options: &Options, progress: &Progress) -> Result<Vec<DeviceImage<Vec<u8>>>> {
+pub fn images(
+    (step, target): (u32, &Target),
+    ptx: Object,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Vec<DeviceImage<Vec<u8>>>> {
+    // What is tuned to a generation uses instructions that no other has.
+    let specific = target.gpu_arch >= 90;
+    let image = |kind, arch, bytes| DeviceImage { step, kind, arch, specific, bytes };
     let mut images = Vec::new();
     if let Some(path) = &options.ptxas {
-        progress.stage("assembling machine code for GPUs");
-        images = cubins(step, &ptx, path)?;
+        progress.stage(&format!("assembling machine code for {}", target.name));
+        let archs = if specific { vec![target.gpu_arch] } else { CUBIN_ARCHS.to_vec() };
+        for (arch, bytes) in cubins(&ptx, path, &archs, specific)? {
+            images.push(image(DeviceKind::Cubin, arch, bytes));
+        }
     }
-    images.push(DeviceImage { step, kind: DeviceKind::Ptx, arch: PTX_ARCH, specific: false, bytes: ptx.bytes });
+    images.push(image(DeviceKind::Ptx, target.gpu_arch, ptx.bytes));
     Ok(images)
 }
 
-fn cubins(step: u32, ptx: &Object, path: &Path) -> Result<Vec<DeviceImage<Vec<u8>>>> {
+/// Machine code for each of some compute capabilities.
+fn cubins(ptx: &Object, path: &Path, archs: &[u32], specific: bool) -> Result<Vec<(u32, Vec<u8>)>> {
     let failed = |e: llmc_ptxas::Error| Error::Failed(format!("--ptxas: {e}"));
     let tool = Tool::require((path != Path::new("auto")).then_some(path)).map_err(failed)?;
     let text = String::from_utf8_lossy(&ptx.bytes);
     let one = |arch: &u32| {
-        let bytes = tool.assemble(&text, &format!("sm_{arch}")).map_err(failed)?.cubin;
-        Ok(DeviceImage { step, kind: DeviceKind::Cubin, arch: *arch, specific: false, bytes })
+        let name = format!("sm_{arch}{}", if specific { "a" } else { "" });
+        Ok((*arch, tool.assemble(&text, &name).map_err(failed)?.cubin))
     };
-    CUBIN_ARCHS.par_iter().map(one).collect()
+    archs.par_iter().map(one).collect()
 }

@@ -13,6 +13,8 @@ pub struct Target {
     pub features: u64,
     /// Threads of a worker: 1 on a CPU, a block's on a GPU.
     pub threads: usize,
+    /// Compute capability of a GPU that code is for: major times ten plus minor. Code for 9.0 runs there alone.
+    pub gpu_arch: u32,
 }
 
 use Feature::*;
@@ -32,6 +34,7 @@ const LEVELS: &[(&str, &str, &[&[Feature]])] = &[
     ("x86-64-amx", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT, AMX]),
     ("aarch64", "aarch64-unknown-linux-gnu", &[]),
     ("cuda", "nvptx64-nvidia-cuda", &[]),
+    ("cuda:sm_90a", "nvptx64-nvidia-cuda", &[]),
 ];
 
 /// Threads of a worker on a GPU.
@@ -42,8 +45,13 @@ impl Target {
     pub fn from_name(name: &str) -> Option<Target> {
         let (name, triple, sets) = LEVELS.iter().find(|(n, ..)| *n == name)?;
         let features = sets.iter().flat_map(|s| s.iter()).fold(0, |m, f| m | f.bit());
+        let gpu_arch = match *name {
+            "cuda" => 80,
+            "cuda:sm_90a" => 90,
+            _ => 0,
+        };
         let threads = if triple.starts_with("nvptx") { GROUP } else { 1 };
-        Some(Target { name: (*name).into(), triple, features, threads })
+        Some(Target { name: (*name).into(), triple, features, threads, gpu_arch })
     }
 
     /// Names of all targets, weakest first within an architecture.
@@ -57,6 +65,11 @@ impl Target {
             .filter(|n| n.starts_with("x86-64"))
             .filter_map(Target::from_name)
             .rfind(|t| t.features & !available == 0)
+    }
+
+    /// Of a GPU, the target whose code is tuned to a generation and runs there alone.
+    pub fn tuned(&self) -> Option<Target> {
+        (self.name == "cuda").then(|| Target { name: "cuda:sm_90a".into(), gpu_arch: 90, ..self.clone() })
     }
 
     /// Whether this is a GPU.

@@ -157,7 +157,7 @@ fn variant(
     let mut cx = Context {
         module,
         is_gpu: target.is_gpu(),
-        prefix: target.name.replace('-', "_"),
+        prefix: target.name.replace(['-', ':'], "_"),
         schedule,
         limits,
         scratch: Scratch::of_threads(target.threads),

@@ -106,7 +106,7 @@ pub const VARIANTS_LEN_SYMBOL: &str = "llmc_variants_len";
 
 /// Symbol of a compiled step for the target with this name; `-` in it becomes `_`.
 pub fn step_symbol(target: &str) -> String {
-    format!("llmc_step_{}", target.replace('-', "_"))
+    format!("llmc_step_{}", target.replace(['-', ':'], "_"))
 }
 
 /// Symbol of the kernel that runs a step on a GPU, given the step's symbol. Its parameter is the address of

@@ -11,7 +11,7 @@ use llmc_kernels::kir::{Elem, Ty};
 /// The table.
 pub const ISA: Isa = Isa {
     triple_prefix: "aarch64-",
-    cpu: "generic",
+    cpu: |_| "generic",
     initialize: || LlvmTarget::initialize_aarch64(&InitializationConfig::default()),
     features: |_| "+neon".into(),
     tuning: |_| &[("tune-cpu", "generic")],

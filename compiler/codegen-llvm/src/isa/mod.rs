@@ -22,7 +22,7 @@ pub struct Isa {
     /// Beginning of the triples it serves.
     pub triple_prefix: &'static str,
     /// The base CPU; everything beyond it is in the features.
-    pub cpu: &'static str,
+    pub cpu: fn(&Target) -> &'static str,
     /// Makes LLVM's code generator for it available; may be called many times.
     pub initialize: fn(),
     /// LLVM's feature string for a target.

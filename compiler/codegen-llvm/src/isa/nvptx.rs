@@ -23,9 +23,9 @@ use llmc_kernels::kir::{Elem, Hint, Inst, Mma, Op, Ty, Val};
 /// The table.
 pub const ISA: Isa = Isa {
     triple_prefix: "nvptx64-",
-    cpu: "sm_80",
+    cpu: |target| if target.gpu_arch >= 90 { "sm_90a" } else { "sm_80" },
     initialize: || LlvmTarget::initialize_nvptx(&InitializationConfig::default()),
-    features: |_| "+ptx70".into(),
+    features: |target| if target.gpu_arch >= 90 { "+ptx80" } else { "+ptx70" }.into(),
     tuning: |_| &[],
     limits: |_| Limits { native_dot2_bf16: false, native_dot4_i8: false, ..Limits::NONE },
     dot2_bf16: None,
@@ -37,6 +37,8 @@ pub const ISA: Isa = Isa {
 /// Address spaces of PTX.
 const GLOBAL: u16 = 1;
 const SHARED: u16 = 3;
+/// Bytes that the second-level cache brings at a time.
+const SECTOR: usize = 32;
 /// All lanes of a warp.
 const WARP: i64 = -1;
 /// Symbol of the memory that kernels get from `Shared`.
@@ -113,6 +115,7 @@ fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'
         Op::LastOf { counter, add, total } => last_of(low, *counter, *add, *total)?,
         Op::Barrier { phase } => barrier(low, *phase).map(|()| nothing())?,
         Op::AsyncCopy { to, from, bytes } => async_copy(low, *to, *from, *bytes).map(|()| nothing())?,
+        Op::Fetch { ptr, bytes } => fetch(low, *ptr, *bytes).map(|()| nothing())?,
         Op::AsyncCommit => collective(low, "llvm.nvvm.cp.async.commit.group", &[])?.unwrap_or_else(nothing),
         Op::AsyncWait { pending } => {
             let pending = low.constant(Ty::I32, i64::from(*pending));
@@ -285,6 +288,20 @@ fn barrier<'c>(low: &Lower<'c, '_>, phase: u32) -> Result<(), Failure> {
     let args = [sync.into(), thread(low)?, worker, workers, ticks.into(), clock, goal];
     asm(low, BARRIER, "l,r,r,r,l,l,l,~{memory}", &args, None)?;
     group_barrier(low)
+}
+
+/// One copy into the second-level cache where there are such copies, else a request for each sector.
+fn fetch(low: &Lower<'_, '_>, ptr: Val, bytes: u32) -> Result<(), Failure> {
+    let address = in_space(low, low.get(ptr).into_pointer_value(), GLOBAL)?;
+    if low.target.gpu_arch >= 90 {
+        let bytes = low.constant(Ty::I32, i64::from(bytes));
+        return asm(low, "cp.async.bulk.prefetch.L2.global [$0], $1;", "l,r", &[address.into(), bytes], None).map(drop);
+    }
+    for sector in (0..bytes).step_by(SECTOR) {
+        let at = low.address(address.into(), sector as i32)?;
+        asm(low, "prefetch.global.L2 [$0];", "l", &[at.into()], None)?;
+    }
+    Ok(())
 }
 
 fn async_copy(low: &Lower<'_, '_>, to: Val, from: Val, bytes: u32) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use llmc_kernels::kir::{Elem, Ty};
 /// The table.
 pub const ISA: Isa = Isa {
     triple_prefix: "x86_64-",
-    cpu: "x86-64",
+    cpu: |_| "x86-64",
     initialize: || LlvmTarget::initialize_x86(&InitializationConfig::default()),
     features,
     tuning,

@@ -383,6 +383,11 @@ impl Builder {
         self.emit(Op::AsyncCopy { to, from, bytes }, vec![]);
     }
 
+    /// Asks for memory to be brought nearer.
+    pub fn fetch(&mut self, ptr: Val, bytes: u32) {
+        self.emit(Op::Fetch { ptr, bytes }, vec![]);
+    }
+
     /// Closes a group of copies.
     pub fn async_commit(&mut self) {
         self.emit(Op::AsyncCommit, vec![]);

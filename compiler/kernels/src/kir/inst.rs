@@ -201,6 +201,8 @@ pub enum Op {
     LastOf { counter: Val, add: Val, total: u32 },
     /// Begins to copy `bytes` (4, 8 or 16) from `from` to shared memory at `to`.
     AsyncCopy { to: Val, from: Val, bytes: u32 },
+    /// Asks for `bytes` bytes (a multiple of 32) at `ptr` to be brought into the cache that all workers share.
+    Fetch { ptr: Val, bytes: u32 },
     /// Closes a group of this thread's copies.
     AsyncCommit,
     /// Waits until at most `pending` of this thread's groups of copies are under way. Other threads see what
@@ -211,7 +213,7 @@ pub enum Op {
 impl Op {
     /// Whether the instruction is one of a group of threads: only targets whose workers are groups have it.
     pub fn needs_group(&self) -> bool {
-        let alone = matches!(self, Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. });
+        let alone = matches!(self, Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. } | Op::Fetch { .. });
         let waits = matches!(self, Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. });
         alone
             || waits

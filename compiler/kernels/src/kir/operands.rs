@@ -43,7 +43,7 @@ impl Op {
             }
             Op::Store { ptr, value, .. } => vec![ptr, value],
             Op::LaneXor { value, .. } => vec![value],
-            Op::LoadMatrix { ptr } => vec![ptr],
+            Op::LoadMatrix { ptr } | Op::Fetch { ptr, .. } => vec![ptr],
             Op::Mma { acc, a, b, .. } => vec![acc, a, b],
             Op::LastOf { counter, add, .. } => vec![counter, add],
             Op::AsyncCopy { to, from, .. } => vec![to, from],

@@ -122,6 +122,7 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::LoadMatrix { ptr } => write!(f, "load_matrix {ty} {ptr}"),
         Op::LastOf { counter, add, total } => write!(f, "last_of {ty} {counter}, {add}, {total}"),
         Op::AsyncCopy { to, from, bytes } => write!(f, "async_copy {to}, {from}, {bytes}"),
+        Op::Fetch { ptr, bytes } => write!(f, "fetch {ptr}, {bytes}"),
         Op::AsyncCommit => f.write_str("async_commit"),
         Op::AsyncWait { pending } => write!(f, "async_wait {pending}"),
     }

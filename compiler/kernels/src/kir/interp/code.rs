@@ -112,7 +112,7 @@ impl<'a> Emitter<'a, '_> {
             match &inst.op {
                 Op::For { .. } => self.for_loop(inst),
                 Op::If { .. } => self.branch(inst),
-                Op::Prefetch { .. } => {}
+                Op::Prefetch { .. } | Op::Fetch { .. } => {}
                 Op::LoadMatrix { ptr } => self.load_matrix(inst, *ptr),
                 op => {
                     let step = self.step(inst, op);

@@ -7,7 +7,8 @@ use crate::kir::names::{BIN, CAST, COND, MMA, UN, named};
 use crate::kir::{Elem, Hint, Inst, Op, Ty};
 
 /// Instructions that never have results.
-const EFFECTS: [&str; 9] = [
+const EFFECTS: [&str; 10] = [
+    "fetch",
     "store",
     "prefetch",
     "call",
@@ -105,6 +106,11 @@ impl Parser<'_> {
             "barrier" => Op::Barrier { phase: self.integer()? },
             "group_barrier" => Op::GroupBarrier,
             "warp_barrier" => Op::WarpBarrier,
+            "fetch" => {
+                let ptr = self.value()?;
+                self.comma()?;
+                Op::Fetch { ptr, bytes: self.integer()? }
+            }
             "async_commit" => Op::AsyncCommit,
             "async_wait" => Op::AsyncWait { pending: self.integer()? },
             "async_copy" => {

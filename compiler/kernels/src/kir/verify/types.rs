@@ -99,6 +99,10 @@ pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), Stri
         (Op::Prefetch { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
         (Op::Call { .. } | Op::Barrier { .. }, _, []) => Ok(()),
         (Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. }, [], []) => Ok(()),
+        (Op::Fetch { bytes, .. }, operands, []) => {
+            need(bytes % 32 == 0 && *bytes > 0, || format!("{bytes} bytes; a multiple of 32 is fetched"))?;
+            exactly("address", operands, &[Ty::PTR])
+        }
         (Op::AsyncCopy { bytes, .. }, operands, []) => {
             need(matches!(bytes, 4 | 8 | 16), || format!("{bytes} bytes; a copy has 4, 8 or 16"))?;
             exactly("addresses", operands, &[Ty::PTR; 2])

@@ -509,7 +509,8 @@ impl Attention<'_> {
             let page = self.kernel.cache.page(env, seq, block);
             let keys = self.kernel.cache.head(env, page, Part::Keys, work.kv_head);
             let values = self.kernel.cache.head(env, page, Part::Values, work.kv_head);
-            let scores = self.scores(env, own, keys);
+            let loaded = self.load_page(env, keys, values);
+            let scores = self.scores(env, own, (keys, &loaded[0]));
             let base = env.b.mul_const(block, PAGE as i64);
             let state = State(state.to_vec());
             let mut heads = Vec::new();
@@ -517,7 +518,7 @@ impl Attention<'_> {
                 heads.push(self.softmax(env, own, (h, s), (base, bounds), &state));
             }
             env.b.warp_barrier();
-            let next = self.accumulate(env, own, values, &state, &heads);
+            let next = self.accumulate(env, own, (values, &loaded[1]), &state, &heads);
             env.b.warp_barrier();
             next.0
         });
@@ -544,7 +545,7 @@ impl Attention<'_> {
     }
 
     /// Raw scores of each head, a thread having those of some positions.
-    fn scores(&self, env: &mut Env, own: Own, keys: Val) -> Vec<Val> {
+    fn scores(&self, env: &mut Env, own: Own, (keys, loaded): (Val, &[Val])) -> Vec<Val> {
         let lanes = self.position_lanes();
         let elements = WARP / lanes;
         let at = env.at(keys, env.group.lane, LOAD);
@@ -555,7 +556,10 @@ impl Attention<'_> {
         let mut sums = vec![zero; self.heads];
         for round in 0..self.head_dim() / elements {
             let at = env.b.ptr_add_const(at, round * WARP * LOAD);
-            let k = self.load(env, at);
+            let k = match loaded.get(round) {
+                Some(k) => self.widened(env, *k),
+                None => self.load(env, at),
+            };
             for (h, sum) in sums.iter_mut().enumerate() {
                 let q = env.b.load(Ty::F32, queries, (4 * (h * self.head_dim() + round * elements)) as i32);
                 let q = env.b.splat(q, self.per_load() as u16);
@@ -564,6 +568,35 @@ impl Attention<'_> {
         }
         let masks: Vec<u8> = (0..5).map(|i| 1 << i).filter(|m| usize::from(*m) >= lanes).collect();
         sums.into_iter().map(|s| self.over_lanes(env, s, &masks)).collect()
+    }
+
+    /// All that this thread reads of a page in the order of its use, keys and values: in flight together, where
+    /// they fit the registers.
+    fn load_page(&self, env: &mut Env, keys: Val, values: Val) -> [Vec<Val>; 2] {
+        if self.kernel.cache.layout.elem_bytes != 2 || self.head_dim() > 128 || self.pieces() > 1 {
+            return [vec![], vec![]];
+        }
+        let raw = |env: &mut Env, at: Val, i: usize| {
+            let ty = Ty::vector(Elem::I16, self.per_load() as u16);
+            env.b.load_with(ty, at, (i * WARP * LOAD) as i32, LOAD as u32, Hint::None)
+        };
+        let loads = PAGE * self.head_dim() * 2 / (WARP * LOAD);
+        let first = env.at(keys, env.group.lane, LOAD);
+        let keys = (0..loads).map(|i| raw(env, first, i)).collect();
+        // Rows of values that fill a load of the warp follow each other.
+        let (lanes, positions) = self.value_lanes();
+        if lanes * positions != WARP {
+            return [keys, vec![]];
+        }
+        let first = env.at(values, env.group.lane, LOAD);
+        let values = (0..loads).map(|i| raw(env, first, i)).collect();
+        [keys, values]
+    }
+
+    /// Halves of a load as f32.
+    fn widened(&self, env: &mut Env, half: Val) -> Val {
+        let ty = env.b.ty(half).with_elem(Elem::F32);
+        env.b.cast(Cast::F16ToF32, half, ty)
     }
 
     /// One load of the cache as f32.
@@ -665,7 +698,14 @@ impl Attention<'_> {
     }
 
     /// Adds the page's values, weighted. A thread has some elements of every `positions`-th one.
-    fn accumulate(&self, env: &mut Env, own: Own, values: Val, state: &State, heads: &[[Val; 3]]) -> State {
+    fn accumulate(
+        &self,
+        env: &mut Env,
+        own: Own,
+        (values, loaded): (Val, &[Val]),
+        state: &State,
+        heads: &[[Val; 3]],
+    ) -> State {
         let (lanes, positions) = self.value_lanes();
         let per = self.per_load() as u16;
         let by = env.b.index(lanes);
@@ -689,7 +729,10 @@ impl Attention<'_> {
             let at = env.at(row, load, LOAD);
             for step in 0..PAGE / positions {
                 let at = env.b.ptr_add_const(at, step * positions * lanes * LOAD);
-                let v = self.load(env, at);
+                let v = match loaded.get(step) {
+                    Some(v) => self.widened(env, *v),
+                    None => self.load(env, at),
+                };
                 for (h, sum) in sums.iter_mut().enumerate() {
                     let w = env.b.load(Ty::F32, weights, (4 * (h * PAGE + step * positions)) as i32);
                     let w = env.b.splat(w, per);

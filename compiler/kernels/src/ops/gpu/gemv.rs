@@ -31,9 +31,9 @@ const CHUNK: usize = 4;
 /// Fewest tiles of two panels for each worker that make up for their coarser division.
 const COARSE: usize = 512;
 
-/// Bytes that each worker asks for ahead, and bytes that come with one request.
+/// Bytes that each worker asks for ahead, and bytes of one request.
 const PREFETCH: usize = 96 * 1024;
-const PREFETCH_LINE: usize = 32;
+const PREFETCH_PIECE: usize = 512;
 
 /// How a kernel's tiles are multiplied.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +97,8 @@ pub fn build_prefetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Op
     let mut env = Env::new(name, scratch);
     let ranges = gemv.ranges(&mut env);
     let first = gemv.first_panels(&mut env, &ranges);
-    let (range, rounds) = (f.range_bytes(), PREFETCH / gemv.panels / gemv.warps / PREFETCH_LINE);
-    let lines = rounds.min(range / PREFETCH_LINE);
+    let (range, rounds) = (f.range_bytes(), PREFETCH / gemv.panels / gemv.warps / PREFETCH_PIECE);
+    let lines = rounds.min(range / PREFETCH_PIECE);
     gemv.prefetch_norm(&mut env);
     for panel in first {
         let (hi, step) = (env.b.index(lines * gemv.warps), env.b.index(scratch.threads));
@@ -106,8 +106,8 @@ pub fn build_prefetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Op
             let each = env.b.index(lines);
             let (warp, line) = (env.b.div(line, each), env.b.rem(line, each));
             let at = env.at(panel, warp, range);
-            let at = env.at(at, line, PREFETCH_LINE);
-            env.b.prefetch(at, 0);
+            let at = env.at(at, line, PREFETCH_PIECE);
+            env.b.fetch(at, PREFETCH_PIECE as u32);
         });
     }
     Some(env.finish())
@@ -240,11 +240,11 @@ impl<'a> Gemv<'a> {
         let (worker, threads) = (env.b.worker(), env.group.threads);
         let first = env.b.mul_const(worker, threads as i64);
         let line = env.b.add(first, env.group.thread);
-        let end = env.b.index(4 * self.kernel.x.width / PREFETCH_LINE);
+        let end = env.b.index(4 * self.kernel.x.width / PREFETCH_PIECE);
         let inside = env.b.cmp(Cond::Lt, line, end);
         let base = env.ptr(Place::Weights(scale));
-        let at = env.at(base, line, PREFETCH_LINE);
-        env.if_then(inside, |env| env.b.prefetch(at, 0));
+        let at = env.at(base, line, PREFETCH_PIECE);
+        env.if_then(inside, |env| env.b.fetch(at, PREFETCH_PIECE as u32));
     }
 
     /// The panels of this worker's first tile.
