@@ -23,28 +23,28 @@ struct Amount {
 impl Work<'_> {
     /// Times of the phases of one prefill and one decoding.
     pub fn profile(&mut self, artifact: &Artifact, variant: usize) -> Result<[Vec<PhaseRow>; 2]> {
-        let phases = artifact.manifest.variants.get(variant).map_or(&[][..], |v| &v.phases[..]);
         let sizes = self.sizes;
+        let forms = [self.form(sizes.prefill), self.form(1)].map(|form| (form, phases(artifact, variant, form)));
         let (steps, tokens) = (sizes.prefill.div_ceil(self.engine.step_tokens()), sizes.prefill);
         let prefill = Amount { steps, tokens, positions: sizes.prefill as f64 / 2.0 };
-        let prefill = self.rows(phases, prefill, |work| work.prefill().map(|(_, computed)| computed))?;
+        let prefill = self.rows(forms[0], prefill, |work| work.prefill().map(|(_, computed)| computed))?;
         self.fill()?;
         let positions = sizes.depth as f64 + sizes.decode as f64 / 2.0;
         let decode = Amount { steps: sizes.decode, tokens: sizes.decode, positions };
-        let decode = self.rows(phases, decode, |work| work.decode(None).map(|decoded| decoded.time))?;
+        let decode = self.rows(forms[1], decode, |work| work.decode(None).map(|decoded| decoded.time))?;
         Ok([prefill, decode])
     }
 
     /// One row for each phase of what `run` does in the time it gives.
     fn rows(
         &mut self,
-        phases: &[PhaseInfo],
+        (form, phases): (usize, &[PhaseInfo]),
         amount: Amount,
         run: impl FnOnce(&mut Self) -> Result<Duration>,
     ) -> Result<Vec<PhaseRow>> {
         let (times, rest) = match self.engine.gpu() {
             None => self.times(run)?,
-            Some(_) => (self.gpu_times(phases, amount.steps, run)?, None),
+            Some(_) => (self.gpu_times((form, phases), amount.steps, run)?, None),
         };
         let Amount { steps, tokens, positions } = amount;
         let row = |(phase, time)| PhaseRow::new(phase, time, steps, tokens, positions);
@@ -63,19 +63,31 @@ impl Work<'_> {
 
     fn gpu_times(
         &mut self,
-        phases: &[PhaseInfo],
+        (form, phases): (usize, &[PhaseInfo]),
         steps: usize,
         run: impl FnOnce(&mut Self) -> Result<Duration>,
     ) -> Result<Vec<PhaseTime>> {
-        let before = self.ticks(phases.len())?;
+        let before = self.ticks(form, phases.len())?;
         let time = run(self)?;
-        let ticks: Vec<u64> = self.ticks(phases.len())?.iter().zip(before).map(|(a, b)| a.wrapping_sub(b)).collect();
+        let ticks: Vec<u64> =
+            self.ticks(form, phases.len())?.iter().zip(before).map(|(a, b)| a.wrapping_sub(b)).collect();
         Ok(shares(phases, &ticks, time, steps))
     }
 
-    fn ticks(&self, phases: usize) -> Result<Vec<u64>> {
-        self.engine.gpu().map_or(Ok(vec![]), |step| step.ticks(phases))
+    fn ticks(&self, form: usize, phases: usize) -> Result<Vec<u64>> {
+        self.engine.gpu().map_or(Ok(vec![]), |step| step.ticks(form, phases))
     }
+
+    /// The form of a GPU's step for as many of these tokens as a step takes; 0 on a CPU.
+    fn form(&self, tokens: usize) -> usize {
+        let most = tokens.min(self.engine.step_tokens());
+        self.engine.gpu().map_or(0, |step| step.form(most))
+    }
+}
+
+/// Phases of the form `form` of the variant that runs: a GPU's forms are variants one after another.
+fn phases(artifact: &Artifact, variant: usize, form: usize) -> &[PhaseInfo] {
+    artifact.manifest.variants.get(variant + form).map_or(&[], |v| &v.phases[..])
 }
 
 /// A time shared out by ticks among the phases of `steps` steps.

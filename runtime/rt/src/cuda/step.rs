@@ -142,6 +142,16 @@ impl GpuStep {
         Ok(slot)
     }
 
+    /// Which form runs steps of so many tokens, counted as the manifest's variants for GPUs.
+    pub fn form(&self, tokens: usize) -> usize {
+        self.forms.iter().position(|f| tokens <= f.group.tokens).unwrap_or(self.forms.len() - 1)
+    }
+
+    /// Where a form's counters begin.
+    pub(super) fn counters(&self, form: usize) -> usize {
+        self.forms[form].sync
+    }
+
     /// The first `len` logits of the last step.
     pub fn logits(&self, len: usize) -> &[f32] {
         self.memory.as_ref().map_or(&[], |m| &m.results.slice::<f32>()[..len])
