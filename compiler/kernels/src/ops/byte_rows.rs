@@ -50,10 +50,7 @@ impl ByteRow {
     /// Emits the conversion of a row of f32 into the row at `to`.
     pub fn emit(self, env: &mut Env, x: &Values, to: Val) {
         let largest = self.largest(env, x);
-        let (zero, levels) = (env.b.float(Ty::F32, 0.0), env.b.float(Ty::F32, 127.0));
-        let some = env.b.cmp(Cond::Gt, largest, zero);
-        let (scale, inverse) = (env.b.div(largest, levels), env.b.div(levels, largest));
-        let inverse = env.b.select(some, inverse, zero);
+        let (scale, inverse) = scale_of(env, largest);
         env.b.store(scale, to, self.scale() as i32);
         let inverse = env.b.splat(inverse, LANES);
         let whole = self.k / BLOCK * BLOCK;
@@ -141,12 +138,22 @@ fn valid(env: &mut Env, x: &Values, k: Val, len: usize) -> Val {
     env.b.select(inside, v, zero)
 }
 
-/// `round(v * inverse)`, kept within -127 and 127.
-fn integer(env: &mut Env, v: Val, inverse: Val) -> Val {
-    let (low, high) = (env.b.float(FLOATS, -127.0), env.b.float(FLOATS, 127.0));
+/// The scale of a row with this largest magnitude, and what its elements are multiplied with: the inverse, or
+/// zero in a row of zeros.
+pub fn scale_of(env: &mut Env, largest: Val) -> (Val, Val) {
+    let (zero, levels) = (env.b.float(Ty::F32, 0.0), env.b.float(Ty::F32, 127.0));
+    let some = env.b.cmp(Cond::Gt, largest, zero);
+    let (scale, inverse) = (env.b.div(largest, levels), env.b.div(levels, largest));
+    (scale, env.b.select(some, inverse, zero))
+}
+
+/// `round(v * inverse)`, kept within -127 and 127, in as many lanes.
+pub fn integer(env: &mut Env, v: Val, inverse: Val) -> Val {
+    let floats = env.b.ty(v);
+    let (low, high) = (env.b.float(floats, -127.0), env.b.float(floats, 127.0));
     let scaled = env.b.mul(v, inverse);
     let bounded = env.b.bin(BinOp::Max, scaled, low);
     let bounded = env.b.bin(BinOp::Min, bounded, high);
     let rounded = env.b.un(UnOp::Round, bounded);
-    env.b.cast(Cast::FloatToInt, rounded, INTS)
+    env.b.cast(Cast::FloatToInt, rounded, floats.with_elem(Elem::I32))
 }

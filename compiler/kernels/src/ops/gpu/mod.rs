@@ -4,8 +4,12 @@
 //! everything that works on rows is shared.
 
 pub mod attention;
+pub mod byte_rows;
 pub mod fragments;
 pub mod gemv;
+pub mod integers;
+pub mod pieces;
+pub mod reduce;
 pub mod rows;
 
 /// Shared memory that a kernel may use on every GPU that PTX for compute capability 8.0 runs on.
