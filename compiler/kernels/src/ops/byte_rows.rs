@@ -7,6 +7,7 @@
 use super::norm::Values;
 use crate::env::Env;
 use crate::formats::codes::BLOCK;
+use crate::group;
 use crate::kir::{BinOp, Cast, Cond, Elem, Ty, UnOp, Val};
 use crate::layout::{ALIGN, LANES};
 use crate::math;
@@ -47,8 +48,11 @@ impl ByteRow {
         self.sums() + 4 * self.k.div_ceil(BLOCK)
     }
 
-    /// Emits the conversion of a row of f32 into the row at `to`.
+    /// Emits the conversion of a row of f32 into the row at `to`; in a group a warp's threads do it together.
     pub fn emit(self, env: &mut Env, x: &Values, to: Val) {
+        if env.group.threads > 1 {
+            return self.emit_in_warp(env, x, to);
+        }
         let largest = self.largest(env, x);
         let (scale, inverse) = scale_of(env, largest);
         env.b.store(scale, to, self.scale() as i32);
@@ -67,6 +71,60 @@ impl ByteRow {
         }
         self.pad(env, to);
         env.b.store(total, to, self.total() as i32);
+    }
+
+    /// The same where each thread of a warp has one element of a block.
+    fn emit_in_warp(self, env: &mut Env, x: &Values, to: Val) {
+        let (lane, zero) = (env.group.lane, env.b.float(Ty::F32, 0.0));
+        let (hi, step) = (env.b.index(self.k), env.b.index(BLOCK));
+        let found = env.for_carried((lane, hi, step), &[zero], |env, i, found| {
+            let v = x.load(env, i);
+            let magnitude = env.b.un(UnOp::Abs, v);
+            vec![env.b.max(magnitude, found[0])]
+        })[0];
+        let largest = group::reduce_max(&mut env.b, found);
+        let (scale, inverse) = scale_of(env, largest);
+        let none = env.b.int(Ty::I32, 0);
+        let (lo, blocks, one) = (env.b.index(0), env.b.index(self.k.div_ceil(BLOCK)), env.b.index(1));
+        let total = env.for_carried((lo, blocks, one), &[none], |env, block, total| {
+            let sum = self.block_in_warp(env, x, (inverse, to), block);
+            vec![env.b.add(total[0], sum)]
+        })[0];
+        self.pad_in_warp(env, to);
+        let first = env.b.cmp(Cond::Eq, lane, lo);
+        env.if_then(first, |env| {
+            env.b.store(scale, to, self.scale() as i32);
+            env.b.store(total, to, self.total() as i32);
+        });
+        env.b.warp_barrier();
+    }
+
+    fn block_in_warp(self, env: &mut Env, x: &Values, (inverse, to): (Val, Val), block: Val) -> Val {
+        let (lane, end) = (env.group.lane, env.b.index(self.k));
+        let i = env.b.mul_const(block, BLOCK as i64);
+        let i = env.b.add(i, lane);
+        let exists = env.b.cmp(Cond::Lt, i, end);
+        let v = env.if_value(exists, |env| vec![x.load(env, i)], |env| vec![env.b.float(Ty::F32, 0.0)])[0];
+        let q = integer(env, v, inverse);
+        let byte = env.b.cast(Cast::Trunc, q, Ty::I8);
+        let at = env.b.ptr_add(to, i);
+        env.b.store(byte, at, 0);
+        let sum = group::reduce_add(&mut env.b, q);
+        let zero = env.b.index(0);
+        let first = env.b.cmp(Cond::Eq, lane, zero);
+        env.if_then(first, |env| {
+            let at = env.at(to, block, 4);
+            env.b.store(sum, at, self.sums() as i32);
+        });
+        sum
+    }
+
+    fn pad_in_warp(self, env: &mut Env, to: Val) {
+        let at = env.b.ptr_add(to, env.group.lane);
+        let zero = env.b.int(Ty::I8, 0);
+        for block in (self.k.next_multiple_of(BLOCK)..self.integers()).step_by(BLOCK) {
+            env.b.store(zero, at, block as i32);
+        }
     }
 
     /// Zeros behind the last whole block.

@@ -45,6 +45,17 @@ pub struct Columns {
     pub sums: Vec<Val>,
 }
 
+/// A round of weights and what they are multiplied with.
+#[derive(Clone, Copy)]
+pub struct Loaded<'l> {
+    /// What [`Ahead::load`] gave.
+    pub values: &'l [Val],
+    /// The columns of x.
+    pub x: &'l Columns,
+    /// The round: i64.
+    pub round: Val,
+}
+
 /// A product whose weights are loaded a round ahead. All threads of a warp call each function together.
 pub trait Ahead {
     /// Elements of k that all `warps` warps go over: x is padded to as many.
@@ -66,8 +77,14 @@ pub trait Ahead {
     /// Sums at the beginning: one value for each two rows that a thread holds.
     fn zero(&self, env: &mut Env) -> Vec<Val>;
 
-    /// Adds the products of what was loaded for a round.
+    /// Adds the products of what was loaded for round `round`.
     fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val>;
+
+    /// The same, with the loads of round `next` of the rows at `w`: what they give, and the sums.
+    fn advance(&self, env: &mut Env, (w, next): (Weights, Val), now: Loaded<'_>, sums: &[Val]) -> (Vec<Val>, Vec<Val>) {
+        let fresh = self.load(env, w, next);
+        (fresh, self.multiply(env, now.values, now.x, now.round, sums))
+    }
 }
 
 impl Fragments {

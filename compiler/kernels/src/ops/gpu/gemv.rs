@@ -6,7 +6,7 @@
 //! epilogue follows. A unit whose epilogue needs all its rows waits in memory; the worker that completes it
 //! finishes it.
 
-use super::fragments::{Ahead, COLUMNS, Fragments, Scalars, Weights, store};
+use super::fragments::{Ahead, COLUMNS, Fragments, Loaded, Scalars, Weights, store};
 use super::integers::Integers;
 use super::rows::{Stage, Staged};
 use super::{REDUCE_BYTES, SHARED_BYTES};
@@ -299,13 +299,13 @@ impl<'a> Gemv<'a> {
         let state = env.for_carried((lo, last, one), &state, |env, round, state| {
             let (loaded, sums) = state.split_at(loaded.len());
             let next = env.b.add_const(round, 1);
-            let fresh = f.load(env, own, next);
-            let sums = f.multiply(env, loaded, &x, round, sums);
+            let now = Loaded { values: loaded, x: &x, round };
+            let (fresh, sums) = f.advance(env, (own, next), now, sums);
             [fresh, sums].concat()
         });
         let (loaded, sums) = state.split_at(loaded.len());
-        let fresh = f.load(env, following, lo);
-        let sums = f.multiply(env, loaded, &x, last, sums);
+        let now = Loaded { values: loaded, x: &x, round: last };
+        let (fresh, sums) = f.advance(env, (following, lo), now, sums);
         store(env, &sums, to, at.columns);
         fresh
     }

@@ -5,7 +5,7 @@
 //! sums stay integers over all warps and become f32 once, at the end.
 
 use super::byte_rows::ByteSums;
-use super::fragments::{Ahead, Columns, Weights, first_row, operand, panel_of, thread_of};
+use super::fragments::{Ahead, Columns, Loaded, Weights, first_row, operand, panel_of, thread_of};
 use super::rows::Staged;
 use crate::env::{Env, Place};
 use crate::formats::codes::BLOCK;
@@ -14,8 +14,10 @@ use crate::formats::quant::{GroupScale, QuantLayout};
 use crate::kir::{Cast, Elem, Hint, Mma, Ty, Val};
 use crate::ops::int_product::IntWeights;
 
-/// Bytes of weights that a warp loads together, about.
-const ROUND_BYTES: usize = 4096;
+/// Most bytes of weights that a warp loads together where that is all of its part of a tile.
+const WHOLE_BYTES: usize = 4096;
+/// The same where its part has several rounds.
+const ROUND_BYTES: usize = 3072;
 
 /// A warp's part of the product.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +44,7 @@ impl Integers {
         let table = weights.and_then(|w| w.table);
         let mut integers = Integers { layout, table, panels, groups: 0, unroll: 1 };
         let groups = integers.all_groups().div_ceil(warps);
-        let bytes = panels * integers.size() * layout.block_bytes();
-        let most = (ROUND_BYTES / bytes).clamp(1, groups.max(1));
-        integers.unroll = (most.div_ceil(2)..=most).rev().min_by_key(|u| groups.next_multiple_of(*u)).unwrap_or(1);
+        integers.unroll = unroll(groups, panels * integers.size() * layout.block_bytes());
         integers.groups = groups.next_multiple_of(integers.unroll);
         integers
     }
@@ -120,6 +120,13 @@ impl Integers {
         out.extend(rows.load_scales(env, at, panel, (group, more)));
         out.extend(rows.load_zeros(env, at, panel, (group, more)));
         out
+    }
+
+    /// The first group of a round in this warp's part.
+    fn first_group(&self, env: &mut Env, round: Val) -> Val {
+        let first = env.b.mul_const(env.group.warp, self.groups as i64);
+        let done = env.b.mul_const(round, self.unroll as i64);
+        env.b.add(first, done)
     }
 
     /// `first + more`, or the last of `count`.
@@ -219,6 +226,15 @@ impl Integers {
     }
 }
 
+/// Groups of `bytes` bytes that are loaded together, of `groups` groups: as many as leave the fewest past the end.
+fn unroll(groups: usize, bytes: usize) -> usize {
+    if groups * bytes <= WHOLE_BYTES {
+        return groups.max(1);
+    }
+    let most = (ROUND_BYTES / bytes).max(1);
+    (most.div_ceil(2)..=most).rev().min_by_key(|u| groups.next_multiple_of(*u)).unwrap_or(1)
+}
+
 /// Of values of a thread's rows those of the two rows of a pair, in the order of its sums.
 fn of_pair(env: &mut Env, values: Val, pair: u16) -> Val {
     let (low, high) = (2 * pair, 2 * pair + 1);
@@ -240,9 +256,7 @@ impl Ahead for Integers {
 
     fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val> {
         let at = self.at(env);
-        let first = env.b.mul_const(env.group.warp, self.groups as i64);
-        let done = env.b.mul_const(round, self.unroll as i64);
-        let group = env.b.add(first, done);
+        let group = self.first_group(env, round);
         (0..self.unroll).flat_map(|more| self.load_group(env, at, w.at, (group, more))).collect()
     }
 
@@ -273,9 +287,20 @@ impl Ahead for Integers {
     }
 
     fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val> {
-        let first = env.b.mul_const(round, self.unroll as i64);
-        let at = self.at(env);
+        let (at, first) = (self.at(env), env.b.mul_const(round, self.unroll as i64));
         let groups = loaded.chunks(self.loads()).enumerate();
         groups.fold(sums.to_vec(), |sums, (more, loaded)| self.group(env, at, loaded, (x, (first, more)), &sums))
+    }
+
+    /// Loads a group when its place's last values have been asked for: registers hold little more than a round.
+    fn advance(&self, env: &mut Env, (w, next): (Weights, Val), now: Loaded<'_>, sums: &[Val]) -> (Vec<Val>, Vec<Val>) {
+        let (at, coming) = (self.at(env), self.first_group(env, next));
+        let first = env.b.mul_const(now.round, self.unroll as i64);
+        let (mut fresh, mut sums) = (Vec::new(), sums.to_vec());
+        for (more, loaded) in now.values.chunks(self.loads()).enumerate() {
+            fresh.extend(self.load_group(env, at, w.at, (coming, more)));
+            sums = self.group(env, at, loaded, (now.x, (first, more)), &sums);
+        }
+        (fresh, sums)
     }
 }
