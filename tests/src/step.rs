@@ -6,6 +6,7 @@
 use crate::jit::{self, Loaded};
 use llmc_abi::StepArgs;
 use llmc_abi::step::{STEP_FIELDS, Sampling};
+use llmc_ir::interp::Interp;
 use llmc_kernels::kir::Program;
 use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
 use llmc_kernels::layout::PAGE;
@@ -79,6 +80,17 @@ impl Model {
         let scratch = self.plan.variants[self.variant].scratch;
         scratch.arena_bytes + workers * scratch.worker_bytes
     }
+}
+
+/// Logits of all tokens by the meaning of the ops that the graph of a planned model has.
+pub fn meaning(folder: &Path, how: &Planning, ids: &[i32]) -> Vec<f32> {
+    let opened = llmc_models::open(folder).unwrap_or_else(|e| panic!("{e}"));
+    let mut module = llmc_models::build(&opened, &how.build).unwrap_or_else(|e| panic!("{e}"));
+    plan(&mut module, how);
+    let positions: Vec<i32> = (0..ids.len() as i32).collect();
+    let mut interp = Interp::new(&module, &opened.checkpoint);
+    let logits = interp.step(ids, &positions, &vec![0; ids.len()], &positions).unwrap_or_else(|e| panic!("{e}"));
+    logits.as_f32().expect("logits are f32").to_vec()
 }
 
 fn plan(module: &mut llmc_ir::Module, how: &Planning) -> Plan {

@@ -1,28 +1,36 @@
 //! Steps of groups of threads, as a GPU runs them, on the kernel IR's interpreter: every race between threads,
 //! every missing wait and every read of what was not written is found in whatever order threads run.
 
+use crate::quantized::{EDGES, ROUNDING, SCHEMES, bits, errors};
 use llmc_abi::step::Sampling;
-use llmc_ir::DType;
+use llmc_ir::{DType, Scheme};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::Choice;
 use llmc_tests::reference::{prompts, relative_error};
-use llmc_tests::step::{Interpreted, Model, Pages, Planning, Runner, Step, prefill};
+use llmc_tests::step::{Interpreted, Model, Pages, Planning, Runner, Step, meaning, prefill};
 use llmc_tests::weights;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64 };
 const BF16: BuildOptions = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: 64 };
 /// Sums run in another order than in the reference, and split numbers keep 24 bits.
 const TOLERANCE: f32 = 1e-4;
 
+fn folder(name: &str) -> PathBuf {
+    weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("groups"))
+}
+
+/// How to plan for groups of `threads` threads.
+fn planning(build: BuildOptions, choice: Choice, threads: usize) -> Planning {
+    let target = Target { threads, ..Target::from_name("cuda").expect("a known target") };
+    Planning { build, fuel: None, choice, target, vector_bytes: 64, tokens: 40 }
+}
+
 /// A fixture planned for groups of `threads` threads.
 fn planned(name: &str, build: BuildOptions, threads: usize) -> Model {
-    let target = Target { threads, ..Target::from_name("cuda").expect("a known target") };
-    let folder = weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("groups"));
-    let choice = Choice::default();
-    Model::new(&folder, &Planning { build, fuel: None, choice, target, vector_bytes: 64, tokens: 40 })
+    Model::new(&folder(name), &planning(build, Choice::default(), threads))
 }
 
 fn error(model: &Model, name: &str, workers: usize, chunk: usize, order: Order) -> f32 {
@@ -65,6 +73,36 @@ fn tiles_agree() {
     }
 }
 
+/// How to plan with weights in a scheme.
+fn quantized(scheme: Scheme, threads: usize) -> Planning {
+    let choice = Choice { weights: Some(scheme), rows: Some(DType::I8) };
+    let build = BuildOptions { activations: Activations::Bf16, kv: DType::F32, ctx: 64 };
+    planning(build, choice, threads)
+}
+
+#[test]
+fn quantized_weights_mean_what_the_graph_says() {
+    for scheme in SCHEMES {
+        let mut best = f32::MAX;
+        // Norms of heads, and widths that warps do not share evenly; biases, and several rounds of loads.
+        for (name, threads, chunk, order) in
+            [("qwen3", 64, 3, Order::Seeded(3)), ("gpt2", 32, 1, Order::Reverse), ("llama2", 128, 3, Order::Forward)]
+        {
+            let how = quantized(scheme, threads);
+            let ids = &prompts(&weights::fixtures().join(name)).swap_remove(1).ids[..9];
+            let model = Model::new(&folder(name), &how);
+            let mut runner = Interpreted::new(&model, Pages::new(1, 1, 64), 3, order);
+            let expected = meaning(&folder(name), &how, ids);
+            let errors = errors(&prefill(&mut runner, 0, ids, chunk), &expected, ids.len());
+            let (least, most) = (errors[0], errors[errors.len() - 1]);
+            println!("{name} {scheme}: {least:.1e} to {most:.1e} from the graph's meaning");
+            assert!(most <= EDGES, "{name}, {scheme}: errors {errors:?}");
+            best = best.min(least);
+        }
+        assert!(best <= ROUNDING, "{scheme}: no token of any model is exact, the best is off by {best}");
+    }
+}
+
 #[test]
 fn steps_choose_the_largest_logits() {
     let model = planned("llama2", F32, 64);
@@ -75,4 +113,18 @@ fn steps_choose_the_largest_logits() {
     let largest = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as i32;
     let expected: Vec<i32> = logits.chunks(model.vocab).map(largest).collect();
     assert_eq!(runner.chosen, expected);
+}
+
+#[test]
+fn quantized_bits_depend_on_no_number_of_workers() {
+    for scheme in [Scheme::W4, Scheme::W5, Scheme::W8A8, Scheme::Int4 { group: 32 }, Scheme::Int4Asym { group: 64 }] {
+        let model = Model::new(&folder("llama-bias"), &quantized(scheme, 64));
+        let ids = &prompts(&weights::fixtures().join("llama-bias")).swap_remove(1).ids[..8];
+        let run = |workers, chunk, order| {
+            bits(&prefill(&mut Interpreted::new(&model, Pages::new(1, 1, 64), workers, order), 0, ids, chunk))
+        };
+        let first = run(2, 8, Order::Seeded(4));
+        assert!(run(5, 8, Order::Reverse) == first, "{scheme}: other bits with 5 workers");
+        assert!(run(5, 4, Order::Forward) == first, "{scheme}: other bits in chunks of 4");
+    }
 }

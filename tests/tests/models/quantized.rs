@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// Every scheme that has kernels, groups of every size.
-const SCHEMES: [Scheme; 11] = [
+pub const SCHEMES: [Scheme; 11] = [
     Scheme::W8A8,
     Scheme::W8 { group: 32 },
     Scheme::W8 { group: 128 },
@@ -52,7 +52,7 @@ fn runs(target: &str) -> bool {
     target == "cpu" || Target::from_name(target).is_some_and(|t| t.features & !available == 0)
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
@@ -66,12 +66,12 @@ fn meaning(options: &Options, ids: &[i32]) -> Vec<f32> {
 }
 
 /// What f32 sums in another order may move, relative to the largest logit.
-const ROUNDING: f32 = 1e-5;
+pub const ROUNDING: f32 = 1e-5;
 /// The same where a value on the edge between two 8-bit integers falls the other way for it.
-const EDGES: f32 = 6e-2;
+pub const EDGES: f32 = 6e-2;
 
 /// Errors of the tokens' logits, relative to the largest of all, in ascending order.
-fn errors(found: &[f32], expected: &[f32], tokens: usize) -> Vec<f32> {
+pub fn errors(found: &[f32], expected: &[f32], tokens: usize) -> Vec<f32> {
     let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
     let width = expected.len() / tokens;
     let rows = found.chunks_exact(width).zip(expected.chunks_exact(width));

@@ -4,6 +4,7 @@
 //! LLVM's atomics lose their ordering on this target, so what groups of different blocks agree on is
 //! written in PTX (PTX ISA, memory consistency model).
 
+use super::nvptx_table::table16;
 use super::{Isa, Native};
 use crate::error::Failure;
 use crate::lower::Lower;
@@ -30,7 +31,7 @@ pub const ISA: Isa = Isa {
     limits: |_| Limits { native_dot2_bf16: false, native_dot4_i8: false, ..Limits::NONE },
     dot2_bf16: None,
     dot4_i8: None,
-    table16: None::<Native>,
+    table16: Some(table16 as Native),
     group: Some(group),
 };
 

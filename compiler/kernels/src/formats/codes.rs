@@ -86,7 +86,7 @@ impl Block {
 }
 
 /// The `width` bits from `shift` on of every byte, moved to begin at bit `to`.
-fn piece(b: &mut Builder, v: Val, width: u32, shift: u32, to: u32) -> Val {
+pub(super) fn piece(b: &mut Builder, v: Val, width: u32, shift: u32, to: u32) -> Val {
     let ty = b.ty(v);
     if width == 8 {
         return v;

@@ -7,6 +7,7 @@
 
 pub mod codes;
 mod float;
+pub mod pairs;
 pub mod quant;
 pub mod quant_row;
 

@@ -104,6 +104,29 @@ impl QuantLayout {
         if matches!(self.scheme, Scheme::Int4Asym { .. }) { PANEL } else { 0 }
     }
 
+    /// Where the scales of groups begin, and bytes of a group's, where there are any.
+    pub(super) fn group_scales(&self) -> Option<(usize, usize)> {
+        let bytes = self.group_scale_bytes();
+        (bytes > 0).then(|| (self.row_scale_bytes(), bytes))
+    }
+
+    /// Where the zero points of groups begin, and bytes of a group's, where there are any.
+    pub(super) fn group_zeros(&self) -> Option<(usize, usize)> {
+        let bytes = self.zero_bytes();
+        (bytes > 0).then(|| (self.zeros(), bytes))
+    }
+
+    /// Whether groups have zero points.
+    pub fn has_zeros(&self) -> bool {
+        self.zero_bytes() > 0
+    }
+
+    /// Where the numbers of tables begin, and bits of a number: those of a block are one after another in
+    /// the order of k, then of rows.
+    pub(super) fn table_bits(&self) -> (usize, usize) {
+        (self.zeros(), PACKED_BYTES * 8 / TILES_PACKED)
+    }
+
     /// Bytes of the side region, which is where the codes begin.
     pub fn codes(&self) -> usize {
         let tables = match self.scheme {

@@ -7,6 +7,7 @@
 use super::norm::Values;
 use crate::env::Env;
 use crate::formats::codes::BLOCK;
+use crate::group;
 use crate::kir::{BinOp, Cast, Cond, Elem, Ty, UnOp, Val};
 use crate::layout::{ALIGN, LANES};
 use crate::math;
@@ -47,13 +48,13 @@ impl ByteRow {
         self.sums() + 4 * self.k.div_ceil(BLOCK)
     }
 
-    /// Emits the conversion of a row of f32 into the row at `to`.
+    /// Emits the conversion of a row of f32 into the row at `to`; in a group a warp's threads do it together.
     pub fn emit(self, env: &mut Env, x: &Values, to: Val) {
+        if env.group.threads > 1 {
+            return self.emit_in_warp(env, x, to);
+        }
         let largest = self.largest(env, x);
-        let (zero, levels) = (env.b.float(Ty::F32, 0.0), env.b.float(Ty::F32, 127.0));
-        let some = env.b.cmp(Cond::Gt, largest, zero);
-        let (scale, inverse) = (env.b.div(largest, levels), env.b.div(levels, largest));
-        let inverse = env.b.select(some, inverse, zero);
+        let (scale, inverse) = scale_of(env, largest);
         env.b.store(scale, to, self.scale() as i32);
         let inverse = env.b.splat(inverse, LANES);
         let whole = self.k / BLOCK * BLOCK;
@@ -70,6 +71,60 @@ impl ByteRow {
         }
         self.pad(env, to);
         env.b.store(total, to, self.total() as i32);
+    }
+
+    /// The same where each thread of a warp has one element of a block.
+    fn emit_in_warp(self, env: &mut Env, x: &Values, to: Val) {
+        let (lane, zero) = (env.group.lane, env.b.float(Ty::F32, 0.0));
+        let (hi, step) = (env.b.index(self.k), env.b.index(BLOCK));
+        let found = env.for_carried((lane, hi, step), &[zero], |env, i, found| {
+            let v = x.load(env, i, env.lanes());
+            let magnitude = env.b.un(UnOp::Abs, v);
+            vec![env.b.max(magnitude, found[0])]
+        })[0];
+        let largest = group::reduce_max(&mut env.b, found);
+        let (scale, inverse) = scale_of(env, largest);
+        let none = env.b.int(Ty::I32, 0);
+        let (lo, blocks, one) = (env.b.index(0), env.b.index(self.k.div_ceil(BLOCK)), env.b.index(1));
+        let total = env.for_carried((lo, blocks, one), &[none], |env, block, total| {
+            let sum = self.block_in_warp(env, x, (inverse, to), block);
+            vec![env.b.add(total[0], sum)]
+        })[0];
+        self.pad_in_warp(env, to);
+        let first = env.b.cmp(Cond::Eq, lane, lo);
+        env.if_then(first, |env| {
+            env.b.store(scale, to, self.scale() as i32);
+            env.b.store(total, to, self.total() as i32);
+        });
+        env.b.warp_barrier();
+    }
+
+    fn block_in_warp(self, env: &mut Env, x: &Values, (inverse, to): (Val, Val), block: Val) -> Val {
+        let (lane, end) = (env.group.lane, env.b.index(self.k));
+        let i = env.b.mul_const(block, BLOCK as i64);
+        let i = env.b.add(i, lane);
+        let exists = env.b.cmp(Cond::Lt, i, end);
+        let v = env.if_value(exists, |env| vec![x.load(env, i, 1)], |env| vec![env.b.float(Ty::F32, 0.0)])[0];
+        let q = integer(env, v, inverse);
+        let byte = env.b.cast(Cast::Trunc, q, Ty::I8);
+        let at = env.b.ptr_add(to, i);
+        env.b.store(byte, at, 0);
+        let sum = group::reduce_add(&mut env.b, q);
+        let zero = env.b.index(0);
+        let first = env.b.cmp(Cond::Eq, lane, zero);
+        env.if_then(first, |env| {
+            let at = env.at(to, block, 4);
+            env.b.store(sum, at, self.sums() as i32);
+        });
+        sum
+    }
+
+    fn pad_in_warp(self, env: &mut Env, to: Val) {
+        let at = env.b.ptr_add(to, env.group.lane);
+        let zero = env.b.int(Ty::I8, 0);
+        for block in (self.k.next_multiple_of(BLOCK)..self.integers()).step_by(BLOCK) {
+            env.b.store(zero, at, block as i32);
+        }
     }
 
     /// Zeros behind the last whole block.
@@ -141,12 +196,22 @@ fn valid(env: &mut Env, x: &Values, k: Val, len: usize) -> Val {
     env.b.select(inside, v, zero)
 }
 
-/// `round(v * inverse)`, kept within -127 and 127.
-fn integer(env: &mut Env, v: Val, inverse: Val) -> Val {
-    let (low, high) = (env.b.float(FLOATS, -127.0), env.b.float(FLOATS, 127.0));
+/// The scale of a row with this largest magnitude, and what its elements are multiplied with: the inverse, or
+/// zero in a row of zeros.
+pub fn scale_of(env: &mut Env, largest: Val) -> (Val, Val) {
+    let (zero, levels) = (env.b.float(Ty::F32, 0.0), env.b.float(Ty::F32, 127.0));
+    let some = env.b.cmp(Cond::Gt, largest, zero);
+    let (scale, inverse) = (env.b.div(largest, levels), env.b.div(levels, largest));
+    (scale, env.b.select(some, inverse, zero))
+}
+
+/// `round(v * inverse)`, kept within -127 and 127, in as many lanes.
+pub fn integer(env: &mut Env, v: Val, inverse: Val) -> Val {
+    let floats = env.b.ty(v);
+    let (low, high) = (env.b.float(floats, -127.0), env.b.float(floats, 127.0));
     let scaled = env.b.mul(v, inverse);
     let bounded = env.b.bin(BinOp::Max, scaled, low);
     let bounded = env.b.bin(BinOp::Min, bounded, high);
     let rounded = env.b.un(UnOp::Round, bounded);
-    env.b.cast(Cast::FloatToInt, rounded, INTS)
+    env.b.cast(Cast::FloatToInt, rounded, floats.with_elem(Elem::I32))
 }

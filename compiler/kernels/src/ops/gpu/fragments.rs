@@ -33,8 +33,58 @@ pub struct Fragments {
 /// Where a thread's weights begin.
 #[derive(Clone, Copy)]
 pub struct Weights {
-    /// Address of this thread's first rows in the first word of k.
+    /// What a form wants of it: all forms choose between two by selecting one of two addresses.
     pub at: Val,
+}
+
+/// Where a thread's columns of x are.
+pub struct Columns {
+    /// Address of its words in the warp's part of k.
+    pub words: Val,
+    /// Addresses of the sums of the columns that its results are in, where products want them.
+    pub sums: Vec<Val>,
+}
+
+/// A round of weights and what they are multiplied with.
+#[derive(Clone, Copy)]
+pub struct Loaded<'l> {
+    /// What [`Ahead::load`] gave.
+    pub values: &'l [Val],
+    /// The columns of x.
+    pub x: &'l Columns,
+    /// The round: i64.
+    pub round: Val,
+}
+
+/// A product whose weights are loaded a round ahead. All threads of a warp call each function together.
+pub trait Ahead {
+    /// Elements of k that all `warps` warps go over: x is padded to as many.
+    fn padded(&self, warps: usize) -> usize;
+
+    /// Rounds of loads for a tile.
+    fn rounds(&self) -> usize;
+
+    /// This thread's rows of the tile whose panels begin at `first` and `second`.
+    fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights;
+
+    /// Loads round `round` (i64) of this warp's part.
+    fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val>;
+
+    /// This thread's columns of the staged rows at `x`, the last of `columns` (i64) in place of those that
+    /// do not exist.
+    fn columns(&self, env: &mut Env, x: Val, staged: Staged, columns: Val) -> Columns;
+
+    /// Sums at the beginning: one value for each two rows that a thread holds.
+    fn zero(&self, env: &mut Env) -> Vec<Val>;
+
+    /// Adds the products of what was loaded for round `round`.
+    fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val>;
+
+    /// The same, with the loads of round `next` of the rows at `w`: what they give, and the sums.
+    fn advance(&self, env: &mut Env, (w, next): (Weights, Val), now: Loaded<'_>, sums: &[Val]) -> (Vec<Val>, Vec<Val>) {
+        let fresh = self.load(env, w, next);
+        (fresh, self.multiply(env, now.values, now.x, now.round, sums))
+    }
 }
 
 impl Fragments {
@@ -46,45 +96,32 @@ impl Fragments {
         Fragments { panels, k, steps, unroll }
     }
 
-    /// Elements of k that all warps go over: x is padded to as many.
-    pub fn padded(&self, warps: usize) -> usize {
-        self.steps * warps * STEP
-    }
-
     /// Bytes of a panel that a warp reads, those past the end counted.
     pub fn range_bytes(&self) -> usize {
         self.steps * WORDS * PANEL * 4
-    }
-
-    /// Rounds of loads for a tile.
-    pub fn rounds(&self) -> usize {
-        self.steps / self.unroll
     }
 
     /// Whether some words of k do not exist.
     fn is_ragged(&self, warps: usize) -> bool {
         self.padded(warps) != self.k
     }
+}
 
-    /// This thread's rows of the tile whose panels begin at `first` and `second`.
-    pub fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights {
-        let (row, _) = thread_of(env);
-        let at = match second {
-            None => env.at(first, row, 8),
-            Some(second) => {
-                let four = env.b.index(4);
-                let upper = env.b.cmp(Cond::Ge, row, four);
-                let panel = env.b.select(upper, second, first);
-                let three = env.b.index(3);
-                let quad = env.b.and(row, three);
-                env.at(panel, quad, 16)
-            }
-        };
-        Weights { at }
+impl Ahead for Fragments {
+    fn padded(&self, warps: usize) -> usize {
+        self.steps * warps * STEP
     }
 
-    /// Loads round `round` (i64) of this warp's part: one value for each word of k.
-    pub fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val> {
+    fn rounds(&self) -> usize {
+        self.steps / self.unroll
+    }
+
+    fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights {
+        let (panel, row) = (panel_of(env, first, second), first_row(env, self.panels));
+        Weights { at: env.at(panel, row, 4) }
+    }
+
+    fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val> {
         let (_, t) = thread_of(env);
         let ty = Ty::vector(Elem::I32, 2 * self.panels as u16);
         let first = env.b.mul_const(env.group.warp, self.steps as i64);
@@ -110,26 +147,23 @@ impl Fragments {
         out
     }
 
-    /// Address of this thread's words of x: column `row` of the tile's, or the last of `columns` (i64).
-    pub fn x(&self, env: &mut Env, x: Val, staged: Staged, columns: Val) -> Val {
+    fn columns(&self, env: &mut Env, x: Val, staged: Staged, columns: Val) -> Columns {
         let (row, t) = thread_of(env);
         let last = env.b.add_const(columns, -1);
         let column = env.b.min(row, last);
         let row = env.at(x, column, staged.stride(self.padded(env.group.warps())));
         let first = env.b.mul_const(env.group.warp, (self.steps * STEP * 2) as i64);
         let row = env.b.ptr_add(row, first);
-        env.at(row, t, 16)
+        Columns { words: env.at(row, t, 16), sums: vec![] }
     }
 
-    /// Sums at the beginning: one value for each two rows that a thread holds.
-    pub fn zero(&self, env: &mut Env) -> Vec<Val> {
+    fn zero(&self, env: &mut Env) -> Vec<Val> {
         let zero = env.b.float(Ty::vector(Elem::F32, 4), 0.0);
         vec![zero; self.panels]
     }
 
-    /// Adds a round's products.
-    pub fn multiply(&self, env: &mut Env, loaded: &[Val], x: Val, round: Val, sums: &[Val]) -> Vec<Val> {
-        let base = env.at(x, round, self.unroll * STEP * 2);
+    fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val> {
+        let base = env.at(x.words, round, self.unroll * STEP * 2);
         let mut sums = sums.to_vec();
         for step in 0..self.unroll {
             let words = Ty::vector(Elem::I32, 4);
@@ -139,44 +173,61 @@ impl Fragments {
                 let first = step * WORDS / 4 + 2 * usize::from(half);
                 let (low, high) = (loaded[first], loaded[first + 1]);
                 for (pair, sum) in sums.iter_mut().enumerate() {
-                    let a = self.operand(env, low, high, pair as u16);
+                    let a = operand(env, low, high, pair as u16);
                     *sum = env.b.mma(Mma::Bf16, *sum, a, b);
                 }
             }
         }
         sums
     }
+}
 
-    /// Rows `2 * pair` and `2 * pair + 1` of what two loads gave.
-    fn operand(&self, env: &mut Env, low: Val, high: Val, pair: u16) -> Val {
-        let lanes = 2 * self.panels as u16;
-        env.b.shuffle(low, high, vec![2 * pair, 2 * pair + 1, lanes + 2 * pair, lanes + 2 * pair + 1])
-    }
+/// Of a tile's panels the one in which this thread has rows.
+pub fn panel_of(env: &mut Env, first: Val, second: Option<Val>) -> Val {
+    let Some(second) = second else { return first };
+    let (row, _) = thread_of(env);
+    let four = env.b.index(4);
+    let upper = env.b.cmp(Cond::Ge, row, four);
+    env.b.select(upper, second, first)
+}
 
-    /// Stores the sums of the columns that exist as f32 `[column][row]` at `to`.
-    pub fn store(&self, env: &mut Env, sums: &[Val], to: Val, columns: Val) {
-        let (row, t) = thread_of(env);
-        let rows = self.panels * PANEL;
-        let two = env.b.mul_const(t, 2);
-        let own = env.at(to, two, rows * 4);
-        let own = env.at(own, row, 2 * self.panels * 4);
-        let size = 2 * self.panels as u16;
-        for odd in 0..2u16 {
-            let column = env.b.add_const(two, i64::from(odd));
-            let exists = env.b.cmp(Cond::Lt, column, columns);
-            let v = self.column(env, sums, odd, size);
-            env.if_then(exists, |env| {
-                env.b.store_with(v, own, (usize::from(odd) * rows * 4) as i32, 4 * u32::from(size));
-            });
-        }
-    }
+/// The first of this thread's rows in its panel: of two, or of four where a tile has two panels.
+pub fn first_row(env: &mut Env, panels: usize) -> Val {
+    let (row, _) = thread_of(env);
+    let others = env.b.index(PANEL / (2 * panels) - 1);
+    let place = env.b.and(row, others);
+    env.b.mul_const(place, 2 * panels as i64)
+}
 
-    /// Of the thread's sums those of its even or odd column, in the order of rows.
-    fn column(&self, env: &mut Env, sums: &[Val], odd: u16, size: u16) -> Val {
-        let (a, b) = (sums[0], *sums.last().expect("a tile has sums"));
-        let picks = [odd, odd + 2, 4 + odd, 4 + odd + 2];
-        env.b.shuffle(a, b, picks[..usize::from(size)].to_vec())
+/// Rows `2 * pair` and `2 * pair + 1` of what two loads gave.
+pub fn operand(env: &mut Env, low: Val, high: Val, pair: u16) -> Val {
+    let lanes = env.b.ty(low).lanes;
+    env.b.shuffle(low, high, vec![2 * pair, 2 * pair + 1, lanes + 2 * pair, lanes + 2 * pair + 1])
+}
+
+/// Stores the sums of the columns that exist as `[column][row]` at `to`; sums are those of [`Ahead::zero`].
+pub fn store(env: &mut Env, sums: &[Val], to: Val, columns: Val) {
+    let (row, t) = thread_of(env);
+    let rows = sums.len() * PANEL;
+    let size = 2 * sums.len() as u16;
+    let two = env.b.mul_const(t, 2);
+    let own = env.at(to, two, rows * 4);
+    let own = env.at(own, row, 4 * usize::from(size));
+    for odd in 0..2u16 {
+        let column = env.b.add_const(two, i64::from(odd));
+        let exists = env.b.cmp(Cond::Lt, column, columns);
+        let v = column_of(env, sums, odd, size);
+        env.if_then(exists, |env| {
+            env.b.store_with(v, own, (usize::from(odd) * rows * 4) as i32, 4 * u32::from(size));
+        });
     }
+}
+
+/// Of the thread's sums those of its even or odd column, in the order of rows.
+fn column_of(env: &mut Env, sums: &[Val], odd: u16, size: u16) -> Val {
+    let (a, b) = (sums[0], *sums.last().expect("a tile has sums"));
+    let picks = [odd, odd + 2, 4 + odd, 4 + odd + 2];
+    env.b.shuffle(a, b, picks[..usize::from(size)].to_vec())
 }
 
 /// Of this thread in its warp: row of `a` (or column of `b`), and word of k.

@@ -6,11 +6,13 @@
 //! epilogue follows. A unit whose epilogue needs all its rows waits in memory; the worker that completes it
 //! finishes it.
 
-use super::fragments::{COLUMNS, Fragments, Scalars, Weights};
+use super::fragments::{Ahead, COLUMNS, Fragments, Loaded, Scalars, Weights, store};
+use super::integers::Integers;
 use super::rows::{Stage, Staged};
 use super::{REDUCE_BYTES, SHARED_BYTES};
 use crate::env::{Env, Place, RowElem, Scratch, WARP};
 use crate::formats::WeightFormat;
+use crate::formats::quant::QuantLayout;
 use crate::kir::{Cast, Cond, Elem, Function, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::epilogue::RawRow;
@@ -39,6 +41,7 @@ const PREFETCH_PIECE: usize = 512;
 #[derive(Clone, Copy, Debug)]
 enum Form {
     Matrix(Fragments),
+    Integer(Integers),
     Scalar(Scalars),
 }
 
@@ -93,15 +96,19 @@ pub fn build(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Function {
 /// there: memory then does not rest while the workers meet. `None` where nothing is known of it.
 pub fn build_prefetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Option<Function> {
     let gemv = Gemv::new(kernel, scratch.threads);
-    let Form::Matrix(f) = &gemv.form else { return None };
+    // Where a warp's part of a panel begins, and how many parts there are.
+    let (range, parts) = match &gemv.form {
+        Form::Matrix(f) => (f.range_bytes(), gemv.warps),
+        Form::Integer(_) => (kernel.segments[0].product.format.panel_bytes(gemv.k()), 1),
+        Form::Scalar(_) => return None,
+    };
     let mut env = Env::new(name, scratch);
     let ranges = gemv.ranges(&mut env);
     let first = gemv.first_panels(&mut env, &ranges);
-    let (range, rounds) = (f.range_bytes(), PREFETCH / gemv.panels / gemv.warps / PREFETCH_PIECE);
-    let lines = rounds.min(range / PREFETCH_PIECE);
+    let lines = (PREFETCH / gemv.panels / parts).min(range) / PREFETCH_PIECE;
     gemv.prefetch_norm(&mut env);
     for panel in first {
-        let (hi, step) = (env.b.index(lines * gemv.warps), env.b.index(scratch.threads));
+        let (hi, step) = (env.b.index(lines * parts), env.b.index(scratch.threads));
         env.for_step(env.group.thread, hi, step, |env, line| {
             let each = env.b.index(lines);
             let (warp, line) = (env.b.div(line, each), env.b.rem(line, each));
@@ -117,12 +124,8 @@ impl<'a> Gemv<'a> {
     fn new(kernel: &'a LinearKernel, threads: usize) -> Gemv<'a> {
         let first = &kernel.segments[0].product;
         let (format, k, warps) = (first.format, first.k, threads / WARP);
-        let staged = staged_for(format, kernel);
-        let panels = tile_panels(kernel, staged);
-        let mut gemv = Gemv { kernel, form: Form::scalar(format, k, 1, panels), staged, panels, tokens: 1, warps };
-        if matches!(staged, Staged::Bf16 | Staged::Bf16Split) {
-            gemv.form = Form::Matrix(Fragments::new(k, panels, warps));
-        }
+        let (form, staged, panels) = form_for(kernel, warps);
+        let mut gemv = Gemv { kernel, form, staged, panels, tokens: 1, warps };
         let most = if staged == Staged::Bf16Split { 2 } else { COLUMNS };
         gemv.tokens = (1..=most).rev().find(|t| gemv.bytes_for(*t) <= SHARED_BYTES).unwrap_or(1);
         if let Form::Scalar(_) = gemv.form {
@@ -136,10 +139,7 @@ impl<'a> Gemv<'a> {
     }
 
     fn padded(&self) -> usize {
-        match &self.form {
-            Form::Matrix(f) => f.padded(self.warps),
-            Form::Scalar(_) => self.k(),
-        }
+        self.form.ahead().map_or(self.k(), |f| f.padded(self.warps))
     }
 
     fn rows(&self) -> usize {
@@ -216,13 +216,13 @@ impl<'a> Gemv<'a> {
     }
 
     fn some_tokens(&self, env: &mut Env, at: At, ranges: &[Range]) {
-        let mut loaded = match &self.form {
-            Form::Matrix(f) => {
-                let first = self.next_segment(env, 0, ranges);
+        let mut loaded = match self.form.ahead() {
+            Some(f) => {
+                let first = self.next_segment(env, f, 0, ranges);
                 let zero = env.b.index(0);
                 f.load(env, first, zero)
             }
-            Form::Scalar(_) => vec![],
+            None => vec![],
         };
         env.b.group_barrier();
         let norm = self.kernel.prologue.as_ref().and_then(|p| p.norm);
@@ -266,15 +266,14 @@ impl<'a> Gemv<'a> {
 
     /// The weights of this worker's first tile in the first segment from `i` on that it has tiles of, or some
     /// that can be read.
-    fn next_segment(&self, env: &mut Env, i: usize, ranges: &[Range]) -> Weights {
-        let Form::Matrix(f) = &self.form else { unreachable!("only matrix products load ahead") };
+    fn next_segment(&self, env: &mut Env, f: &dyn Ahead, i: usize, ranges: &[Range]) -> Weights {
         let Some(segment) = self.kernel.segments.get(i) else {
             let first = &self.kernel.segments[0];
             let zero = env.b.index(0);
             let (a, b) = self.panels_of(env, first, zero);
             return f.weights(env, a, b);
         };
-        let after = self.next_segment(env, i + 1, ranges);
+        let after = self.next_segment(env, f, i + 1, ranges);
         let some = env.b.cmp(Cond::Lt, ranges[i].start, ranges[i].end);
         let last = env.b.index(self.tiles(segment) - 1);
         let start = env.b.min(ranges[i].start, last);
@@ -309,10 +308,7 @@ impl<'a> Gemv<'a> {
         loaded: &[Val],
     ) -> Vec<Val> {
         let Range { start, end } = ranges[index];
-        let after = match self.form {
-            Form::Matrix(_) => Some(self.next_segment(env, index + 1, ranges)),
-            Form::Scalar(_) => None,
-        };
+        let after = self.form.ahead().map(|f| self.next_segment(env, f, index + 1, ranges));
         let step = env.b.index(CHUNK);
         env.for_carried((start, end, step), loaded, |env, first, loaded| {
             let (many, chunk) = (env.b.sub(end, first), env.b.index(CHUNK));
@@ -343,8 +339,8 @@ impl<'a> Gemv<'a> {
         loaded: &[Val],
     ) -> Vec<Val> {
         let (first, second) = self.panels_of(env, s, tile);
-        let (Form::Matrix(f), Some(after)) = (&self.form, after) else {
-            let Form::Scalar(f) = &self.form else { unreachable!("matrix products load ahead") };
+        let (Some(f), Some(after)) = (self.form.ahead(), after) else {
+            let Form::Scalar(f) = &self.form else { unreachable!("all other forms load ahead") };
             for (i, panel) in std::iter::once(first).chain(second).enumerate() {
                 let to = env.b.ptr_add_const(to, i * PANEL * 4);
                 f.emit(env, panel, at.x, to, at.columns);
@@ -360,21 +356,21 @@ impl<'a> Gemv<'a> {
             let next = f.weights(env, a, b);
             Weights { at: env.b.select(more, next.at, after.at) }
         };
-        let x = f.x(env, at.x, self.staged, at.columns);
+        let x = f.columns(env, at.x, self.staged, at.columns);
         let sums = f.zero(env);
         let state: Vec<Val> = loaded.iter().chain(&sums).copied().collect();
         let (lo, last, one) = (env.b.index(0), env.b.index(f.rounds() - 1), env.b.index(1));
         let state = env.for_carried((lo, last, one), &state, |env, round, state| {
             let (loaded, sums) = state.split_at(loaded.len());
             let next = env.b.add_const(round, 1);
-            let fresh = f.load(env, own, next);
-            let sums = f.multiply(env, loaded, x, round, sums);
+            let now = Loaded { values: loaded, x: &x, round };
+            let (fresh, sums) = f.advance(env, (own, next), now, sums);
             [fresh, sums].concat()
         });
         let (loaded, sums) = state.split_at(loaded.len());
-        let fresh = f.load(env, following, lo);
-        let sums = f.multiply(env, loaded, x, last, sums);
-        f.store(env, &sums, to, at.columns);
+        let now = Loaded { values: loaded, x: &x, round: last };
+        let (fresh, sums) = f.advance(env, (following, lo), now, sums);
+        store(env, &sums, to, at.columns);
         fresh
     }
 
@@ -391,24 +387,26 @@ impl<'a> Gemv<'a> {
                 let token = env.b.add(at.tokens.0, t);
                 let raw = env.at(raw, t, self.rows() * 4);
                 let from = env.at(partial, t, self.staged.planes() * self.rows() * 4);
+                let x = env.at(at.x, t, self.staged.planes() * self.staged.stride(self.padded()));
                 if s.epilogue.is_pointwise() {
-                    self.add_up(env, from, raw);
+                    self.add_up(env, from, raw, (s, tile, x));
                     self.finish_part(env, s, (tile, token), raw);
                 } else {
                     let to = self.gathered(env, (index, s), (tile, token));
-                    self.add_up(env, from, to);
+                    self.add_up(env, from, to, (s, tile, x));
                 }
             });
         });
     }
 
-    /// Adds the warps' sums of one token.
-    fn add_up(&self, env: &mut Env, from: Val, to: Val) {
+    /// Adds the warps' sums of one token, whose staged row is at `x`.
+    fn add_up(&self, env: &mut Env, from: Val, to: Val, (s, tile, x): (&Segment, Val, Val)) {
         let stride = self.tile_bytes(self.tokens) / self.warps;
         env.elements(self.rows(), |env, e, _| {
             let from = env.at(from, e, 4);
+            let elem = self.form.sum_elem();
             let load = |env: &mut Env, warp: usize, plane: usize| {
-                env.b.load(Ty::scalar(Elem::F32), from, (warp * stride + plane * self.rows() * 4) as i32)
+                env.b.load(Ty::scalar(elem), from, (warp * stride + plane * self.rows() * 4) as i32)
             };
             let mut total = None;
             for plane in 0..self.staged.planes() {
@@ -417,9 +415,26 @@ impl<'a> Gemv<'a> {
                     total = Some(total.map_or(v, |total| env.b.add(total, v)));
                 }
             }
+            let total = total.expect("a group has warps");
+            let total = match &self.form {
+                Form::Integer(f) => {
+                    let row = self.row_of(env, s, tile, e);
+                    f.finish(env, total, row, x)
+                }
+                _ => total,
+            };
             let to = env.at(to, e, 4);
-            env.b.store(total.expect("a group has warps"), to, 0);
+            env.b.store(total, to, 0);
         });
+    }
+
+    /// The panel of row `e` (i64) of a tile, and the row's number in it.
+    fn row_of(&self, env: &mut Env, s: &Segment, tile: Val, e: Val) -> (Val, Val) {
+        let (first, second) = self.panels_of(env, s, tile);
+        let Some(second) = second else { return (first, e) };
+        let rows = env.b.index(PANEL);
+        let upper = env.b.cmp(Cond::Ge, e, rows);
+        (env.b.select(upper, second, first), env.b.rem(e, rows))
     }
 
     fn finish_part(&self, env: &mut Env, s: &Segment, (tile, token): (Val, Val), raw: Val) {
@@ -500,12 +515,47 @@ impl<'a> Gemv<'a> {
 }
 
 impl Form {
+    /// The product, if its weights are loaded ahead.
+    fn ahead(&self) -> Option<&dyn Ahead> {
+        match self {
+            Form::Matrix(f) => Some(f),
+            Form::Integer(f) => Some(f),
+            Form::Scalar(_) => None,
+        }
+    }
+
     fn scalar(format: WeightFormat, k: usize, columns: usize, panels: usize) -> Form {
         Form::Scalar(Scalars { format, k, columns, rows: panels * PANEL })
     }
+
+    /// What the sums of a warp are.
+    fn sum_elem(&self) -> Elem {
+        match self {
+            Form::Integer(f) => f.sum_elem(),
+            _ => Elem::F32,
+        }
+    }
 }
 
-/// What is staged for weights of a format.
+/// How a kernel's tiles are multiplied, what is staged for it, and panels of a tile.
+fn form_for(kernel: &LinearKernel, warps: usize) -> (Form, Staged, usize) {
+    let first = &kernel.segments[0].product;
+    if let WeightFormat::Quant(scheme) = first.format {
+        let panels = tile_panels(kernel, true);
+        let integers = Integers::new(QuantLayout { scheme, k: first.k }, first.int, panels, warps);
+        return (Form::Integer(integers), Staged::Bytes(integers.sums()), panels);
+    }
+    let staged = staged_for(first.format, kernel);
+    let matrix = matches!(staged, Staged::Bf16 | Staged::Bf16Split);
+    let panels = tile_panels(kernel, matrix);
+    let form = match matrix {
+        true => Form::Matrix(Fragments::new(first.k, panels, warps)),
+        false => Form::scalar(first.format, first.k, 1, panels),
+    };
+    (form, staged, panels)
+}
+
+/// What is staged for weights of a float format.
 fn staged_for(format: WeightFormat, kernel: &LinearKernel) -> Staged {
     let elem = kernel.prologue.as_ref().map_or(kernel.x.elem, |p| p.elem);
     match (format, elem) {
@@ -518,7 +568,7 @@ fn staged_for(format: WeightFormat, kernel: &LinearKernel) -> Staged {
 
 /// Panels of a tile: two where a gate goes with its up, or where there are so many that the workers are
 /// still evenly busy.
-fn tile_panels(kernel: &LinearKernel, staged: Staged) -> usize {
+fn tile_panels(kernel: &LinearKernel, matrix: bool) -> usize {
     if kernel.segments.iter().any(|s| s.epilogue.is_gated()) {
         return 2;
     }
@@ -527,6 +577,5 @@ fn tile_panels(kernel: &LinearKernel, staged: Staged) -> usize {
         let panels = s.product.panels;
         panels.is_multiple_of(2) || (panels == 1 && s.epilogue.is_pointwise() && s.units.is_multiple_of(2))
     });
-    let matrix = matches!(staged, Staged::Bf16 | Staged::Bf16Split);
     if matrix && even && total / 2 >= COARSE { 2 } else { 1 }
 }

@@ -4,11 +4,15 @@
 //! everything that works on rows is shared.
 
 pub mod attention;
+pub mod byte_rows;
 pub mod flash;
 pub mod fragments;
 pub mod gemm;
 pub mod gemv;
+pub mod integers;
 mod noise;
+pub mod pieces;
+pub mod reduce;
 pub mod rows;
 pub mod sample;
 

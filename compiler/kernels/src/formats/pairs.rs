@@ -1,0 +1,201 @@
+//! Codes of some rows of a panel as a thread of a warp takes them: four threads share a block of k, each
+//! has two steps that follow each other.
+//!
+//! A matrix product of bytes takes a word from each half of a block of its own; which steps these are does
+//! not matter as long as the other operand's are the same. Two steps of codes of four bits stand in one
+//! vector.
+
+use super::codes::{STEPS, piece, planes};
+use super::quant::{QuantLayout, TILE_ROWS};
+use crate::env::Env;
+use crate::kir::{Cast, Elem, Hint, Ty, Val};
+use crate::layout::PANEL;
+
+/// Bytes of a vector of a block.
+const VECTOR: usize = 4 * PANEL;
+/// Threads that share a block.
+const PARTS: usize = STEPS / 2;
+
+/// The rows of a thread.
+#[derive(Clone, Copy, Debug)]
+pub struct PairRows {
+    /// The weight.
+    pub layout: QuantLayout,
+    /// How many there are: 2 or 4.
+    pub count: u16,
+}
+
+/// Which rows of a panel and which part of a block a thread has.
+#[derive(Clone, Copy)]
+pub struct PairAt {
+    /// The first of the rows: i64.
+    pub row: Val,
+    /// 0 to 3: i64.
+    pub part: Val,
+}
+
+impl PairRows {
+    fn bits(&self) -> u32 {
+        self.layout.scheme.code_bits()
+    }
+
+    fn words(&self) -> Ty {
+        Ty::vector(Elem::I32, self.count)
+    }
+
+    /// Loads of a block's codes.
+    pub fn loads(&self) -> usize {
+        planes(self.bits()).iter().map(|width| if *width == 8 { 2 } else { 1 }).sum()
+    }
+
+    /// The codes of block `block` (i64), `more` blocks on, packed.
+    pub fn load(&self, env: &mut Env, at: PairAt, panel: Val, (block, more): (Val, usize)) -> Vec<Val> {
+        let bytes = self.layout.block_bytes();
+        let base = env.at(panel, block, bytes);
+        let base = env.at(base, at.row, 4);
+        let mut offset = self.layout.codes() + more * bytes;
+        let mut out = Vec::with_capacity(self.loads());
+        for width in planes(self.bits()) {
+            let from = match width {
+                8 => env.at(base, at.part, 2 * VECTOR),
+                4 => env.at(base, at.part, VECTOR),
+                2 => {
+                    let one = env.b.index(1);
+                    let vector = env.b.lshr(at.part, one);
+                    env.at(base, vector, VECTOR)
+                }
+                _ => base,
+            };
+            for second in 0..if *width == 8 { 2 } else { 1 } {
+                let offset = (offset + second * VECTOR) as i32;
+                out.push(env.b.load_with(self.words(), from, offset, self.words().bytes(), Hint::Constant));
+            }
+            offset += VECTOR * *width as usize;
+        }
+        out
+    }
+
+    /// The codes of the two steps, four unsigned bytes for each row, from what [`PairRows::load`] gave.
+    pub fn steps(&self, env: &mut Env, loaded: &[Val], at: PairAt) -> [Val; 2] {
+        if let [first, second] = *loaded
+            && self.bits() == 8
+        {
+            return [first, second];
+        }
+        let mut out: [Option<Val>; 2] = [None; 2];
+        let mut raised = 0;
+        for (width, v) in planes(self.bits()).iter().zip(loaded) {
+            let own = self.own_bits(env, *v, *width, at.part);
+            for (step, codes) in out.iter_mut().enumerate() {
+                let part = piece(&mut env.b, own, *width, step as u32 * width, raised);
+                *codes = Some(codes.map_or(part, |codes| env.b.or(codes, part)));
+            }
+            raised += width;
+        }
+        out.map(|codes| codes.expect("codes have at least one plane"))
+    }
+
+    /// A plane's vector shifted so that the thread's first step begins at bit 0 of each byte.
+    fn own_bits(&self, env: &mut Env, v: Val, width: u32, part: Val) -> Val {
+        let parts = STEPS / width as usize / 2;
+        if parts == 1 {
+            return v;
+        }
+        let keep = env.b.index(parts - 1);
+        let place = env.b.and(part, keep);
+        let shift = env.b.mul_const(place, i64::from(2 * width));
+        let shift = env.b.cast(Cast::Trunc, shift, Ty::I32);
+        let shift = env.b.splat(shift, self.count);
+        env.b.lshr(v, shift)
+    }
+
+    /// The scales of group `group` (i64), `more` groups on, as stored.
+    pub fn load_scales(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Val> {
+        let (offset, bytes) = self.layout.group_scales()?;
+        let elem = if bytes == 2 * PANEL { Elem::I16 } else { Elem::I8 };
+        Some(self.load_side(env, (panel, at), (offset + more * bytes, bytes), group, elem))
+    }
+
+    /// Their values: f32.
+    pub fn scales(&self, env: &mut Env, stored: Val) -> Val {
+        let floats = self.words().with_elem(Elem::F32);
+        if env.b.ty(stored).elem == Elem::I16 {
+            return env.b.cast(Cast::F16ToF32, stored, floats);
+        }
+        let wide = env.b.cast(Cast::SExt, stored, self.words());
+        env.b.cast(Cast::IntToFloat, wide, floats)
+    }
+
+    /// The zero points of a group, where the scheme has them, as stored.
+    pub fn load_zeros(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Val> {
+        let (offset, bytes) = self.layout.group_zeros()?;
+        Some(self.load_side(env, (panel, at), (offset + more * bytes, bytes), group, Elem::I8))
+    }
+
+    /// Their values: i32.
+    pub fn zeros(&self, env: &mut Env, stored: Val) -> Val {
+        env.b.cast(Cast::ZExt, stored, self.words())
+    }
+
+    fn load_side(
+        &self,
+        env: &mut Env,
+        (panel, at): (Val, PairAt),
+        (offset, bytes): (usize, usize),
+        group: Val,
+        elem: Elem,
+    ) -> Val {
+        let ty = self.words().with_elem(elem);
+        let from = env.at(panel, group, bytes);
+        let from = env.at(from, at.row, bytes / PANEL);
+        env.b.load_with(ty, from, offset as i32, ty.bytes(), Hint::Constant)
+    }
+
+    /// The bits in which the number of the thread's value table in a block stands: i16. All its rows and
+    /// both its steps have the same one.
+    pub fn load_table(&self, env: &mut Env, at: PairAt, panel: Val, (block, more): (Val, usize)) -> Val {
+        let (offset, bits) = self.layout.table_bits();
+        let bit = self.table_bit(env, at, bits);
+        let eight = env.b.index(8);
+        let byte = env.b.div(bit, eight);
+        let first = env.b.mul_const(block, (PARTS * bits * PANEL / TILE_ROWS / 8) as i64);
+        let first = env.b.add(first, byte);
+        let from = env.b.ptr_add(panel, first);
+        let more = more * PARTS * bits * PANEL / TILE_ROWS / 8;
+        env.b.load_with(Ty::I16, from, (offset + more) as i32, 1, Hint::Constant)
+    }
+
+    /// Where the thread's number begins in a block's.
+    fn table_bit(&self, env: &mut Env, at: PairAt, bits: usize) -> Val {
+        let rows = env.b.index(TILE_ROWS);
+        let tile = env.b.div(at.row, rows);
+        let first = env.b.mul_const(at.part, (PANEL / TILE_ROWS) as i64);
+        let number = env.b.add(first, tile);
+        env.b.mul_const(number, bits as i64)
+    }
+
+    /// The bytes of the thread's table at the codes of its two steps; `tables` is the address of all tables.
+    pub fn look_up(&self, env: &mut Env, at: PairAt, tables: Val, stored: Val, codes: [Val; 2]) -> [Val; 2] {
+        let (_, bits) = self.layout.table_bits();
+        let (bit, seven) = (self.table_bit(env, at, bits), env.b.index(7));
+        let shift = env.b.and(bit, seven);
+        let wide = env.b.cast(Cast::ZExt, stored, Ty::I64);
+        let moved = env.b.lshr(wide, shift);
+        let keep = env.b.index((1 << bits) - 1);
+        let number = env.b.and(moved, keep);
+        let from = env.at(tables, number, 16);
+        let table = env.b.load_with(Ty::vector(Elem::I32, 4), from, 0, 16, Hint::Constant);
+        let find = |env: &mut Env, codes: Val| {
+            let bytes = Ty::vector(Elem::I8, 16);
+            let [table, index] = [table, codes].map(|v| env.b.cast(Cast::Bitcast, v, bytes));
+            let found = env.b.table16(table, index);
+            env.b.cast(Cast::Bitcast, found, Ty::vector(Elem::I32, 4))
+        };
+        if self.count == 4 {
+            return codes.map(|codes| find(env, codes));
+        }
+        let both = env.b.shuffle(codes[0], codes[1], vec![0, 1, 2, 3]);
+        let found = find(env, both);
+        [vec![0, 1], vec![2, 3]].map(|lanes| env.b.shuffle(found, found, lanes))
+    }
+}

@@ -1,0 +1,221 @@
+//! Products of quantized weights in groups of threads against those of a CPU, whose sums they share bit for bit
+//! where one warp has all of k.
+
+mod common;
+
+use llmc_abi::StepArgs;
+use llmc_abi::step::STEP_FIELDS;
+use llmc_ir::Scheme;
+use llmc_kernels::env::{Count, Place, RowElem, Rows, Scratch};
+use llmc_kernels::formats::quant::QuantLayout;
+use llmc_kernels::kir::interp::{Compiled, Machine, Order};
+use llmc_kernels::kir::{Builder, Function, Program, Ty, verify};
+use llmc_kernels::layout::PANEL;
+use llmc_kernels::ops::epilogue::{Epilogue, Sink};
+use llmc_kernels::ops::int_product::IntWeights;
+use llmc_kernels::ops::linear::{LinearKernel, Segment};
+use llmc_kernels::ops::mac::Mac;
+use llmc_kernels::ops::norm::ConvertKernel;
+use llmc_kernels::ops::product::Product;
+use llmc_kernels::ops::prologue::Prologue;
+use llmc_kernels::schedule::Schedule;
+use llmc_kernels::{Target, WeightFormat};
+
+const SCHEMES: [Scheme; 12] = [
+    Scheme::W8A8,
+    Scheme::W8 { group: 32 },
+    Scheme::W8 { group: 64 },
+    Scheme::W6,
+    Scheme::W5,
+    Scheme::W4,
+    Scheme::W3,
+    Scheme::W2,
+    Scheme::Int4 { group: 32 },
+    Scheme::Int4 { group: 128 },
+    Scheme::Int4Asym { group: 64 },
+    Scheme::Int4Asym { group: 128 },
+];
+const TOKENS: usize = 3;
+const UNITS: usize = 3;
+const N: usize = UNITS * PANEL;
+/// Bytes of the value table, which lies before the weights.
+const TABLE_BYTES: usize = 512;
+/// Bytes of each worker's scratch.
+const WORKER_BYTES: usize = 1 << 20;
+
+/// A product under test, and the memory it works on: x, x in bytes, and the result.
+struct Case {
+    scheme: Scheme,
+    k: usize,
+}
+
+impl Case {
+    fn x(&self, elem: RowElem) -> Rows {
+        let before = TOKENS * RowElem::F32.stride(self.k);
+        Rows::new(Place::Arena(if elem == RowElem::F32 { 0 } else { before }), self.k, elem)
+    }
+
+    fn y(&self) -> Rows {
+        let bytes = TOKENS * (RowElem::F32.stride(self.k) + RowElem::Bytes.stride(self.k));
+        Rows::new(Place::Arena(bytes), N, RowElem::F32)
+    }
+
+    fn scratch(&self, threads: usize) -> Scratch {
+        let arena_bytes =
+            TOKENS * (RowElem::F32.stride(self.k) + RowElem::Bytes.stride(self.k) + RowElem::F32.stride(N));
+        Scratch { arena_bytes, worker_bytes: WORKER_BYTES, threads, counters: 0 }
+    }
+
+    /// The product of rows that are converted by it or before it.
+    fn product(&self, elem: RowElem) -> LinearKernel {
+        let table = (self.scheme == Scheme::W4).then_some(0);
+        let int = Some(IntWeights { table, codes: Place::Worker(WORKER_BYTES / 4) });
+        let format = WeightFormat::Quant(self.scheme);
+        let x_stride = RowElem::Bytes.stride(self.k);
+        let product = Product { format, mac: Mac::Dot4I8, k: self.k, panels: 1, x_stride, int };
+        let epilogue = Epilogue { steps: vec![], sink: Sink::Rows(self.y()), unit_rows: PANEL, panels: 1 };
+        let prologue = (elem == RowElem::F32).then_some(Prologue {
+            norm: None,
+            elem: RowElem::Bytes,
+            shared: Place::Worker(0),
+            own: Place::Worker(0),
+            phase: 0,
+        });
+        LinearKernel {
+            count: Count::Tokens,
+            x: self.x(elem),
+            prologue,
+            segments: vec![Segment { weight: TABLE_BYTES, product, units: UNITS, epilogue }],
+            raw: Place::Worker(WORKER_BYTES / 2),
+            schedule: Schedule::new(&Target::from_name("x86-64-v3").expect("a known target"), 64),
+            gather: None,
+        }
+    }
+
+    fn weights(&self) -> Vec<u8> {
+        let layout = QuantLayout { scheme: self.scheme, k: self.k };
+        let mut out: Vec<u8> = llmc_ir::quant::TABLE.iter().flatten().map(|v| (i16::from(*v) + 128) as u8).collect();
+        assert_eq!(out.len(), TABLE_BYTES);
+        for unit in 0..UNITS {
+            let mut panel = vec![0; layout.panel_bytes()];
+            layout.store(&self.scheme.encode(&numbers(unit as u32 + 7, PANEL * self.k), self.k), &mut panel);
+            out.extend(panel);
+        }
+        out
+    }
+
+    /// Results of a step of these kernels, with a barrier before each but the first.
+    fn run(&self, kernels: &[Function], threads: usize, workers: usize) -> Vec<f32> {
+        let scratch = self.scratch(threads);
+        let program = Program { functions: kernels.iter().cloned().chain([entry(kernels)]).collect() };
+        verify::verify(&program).unwrap_or_else(|e| panic!("{e}"));
+        let mut machine = Machine::new();
+        let weights = machine.alloc_readonly(self.weights());
+        let arena = machine.alloc_uninit(scratch.arena_bytes + workers * WORKER_BYTES);
+        let x = self.x(RowElem::F32);
+        // The interpreter knows what was written: x is there, all else is not read before it is written.
+        let bytes = machine.buffer(arena);
+        bytes.fill(0xa5);
+        for t in 0..TOKENS {
+            for (i, v) in numbers(t as u32 + 1, self.k).into_iter().enumerate() {
+                bytes[t * x.stride + 4 * i..][..4].copy_from_slice(&v.to_le_bytes());
+            }
+        }
+        let bytes = bytes.clone();
+        let arena = machine.alloc(bytes);
+        let mut args = vec![0; size_of::<StepArgs>()];
+        for (name, offset) in STEP_FIELDS {
+            let value = match name {
+                "weights" => weights.0,
+                "arena" => arena.0,
+                "n_tokens" => TOKENS as u64,
+                _ => 0,
+            };
+            args[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        let args = machine.alloc_readonly(args);
+        let compiled = Compiled::new(&program);
+        machine
+            .run_groups(&compiled, "entry", args, workers, threads, Order::Seeded(5))
+            .unwrap_or_else(|e| panic!("{}, k = {}, {threads} threads: {e}", self.scheme, self.k));
+        let Place::Arena(first) = self.y().place else { unreachable!("results are in the arena") };
+        let out = machine.buffer(arena);
+        let number = |at: usize| f32::from_le_bytes(out[at..at + 4].try_into().expect("four bytes"));
+        (0..TOKENS * N).map(|i| number(first + i / N * self.y().stride + i % N * 4)).collect()
+    }
+
+    /// The product converts the rows.
+    fn converts(&self, threads: usize, workers: usize) -> Vec<f32> {
+        let kernel = self.product(RowElem::F32).build("product", self.scratch(threads));
+        self.run(&[kernel], threads, workers)
+    }
+
+    /// The rows are converted before.
+    fn converted(&self, threads: usize, workers: usize) -> Vec<f32> {
+        let convert = ConvertKernel { count: Count::Tokens, x: self.x(RowElem::F32), y: self.x(RowElem::Bytes) };
+        let convert = convert.build("convert", self.scratch(threads));
+        let product = self.product(RowElem::Bytes).build("product", self.scratch(threads));
+        self.run(&[convert, product], threads, workers)
+    }
+}
+
+/// Calls the kernels.
+fn entry(kernels: &[Function]) -> Function {
+    let (mut b, _) = Builder::new("entry", &[]);
+    let args = b.args();
+    let offset = STEP_FIELDS.iter().find(|(name, _)| *name == "weights").expect("a field").1;
+    let weights = b.load(Ty::PTR, args, offset as i32);
+    let kv = b.index(0);
+    for (i, kernel) in kernels.iter().enumerate() {
+        if i > 0 {
+            b.barrier(i as u32);
+        }
+        b.call(kernel.name.clone(), &[weights, kv]);
+    }
+    b.finish()
+}
+
+/// Some numbers of either sign.
+fn numbers(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| next() + next()).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn one_warp_has_the_bits_of_a_cpu() {
+    for scheme in SCHEMES {
+        // Few elements, a short last group and block, several rounds of loads.
+        for k in [30, 200, 1184] {
+            let case = Case { scheme, k };
+            let expected = case.converts(1, 2);
+            assert!(expected.iter().any(|v| *v != 0.0));
+            assert!(bits(&case.converts(32, 2)) == bits(&expected), "{scheme}, k = {k}");
+            assert!(bits(&case.converted(32, 3)) == bits(&expected), "{scheme}, k = {k}, rows converted before");
+        }
+    }
+}
+
+#[test]
+fn several_warps_have_nearly_the_same() {
+    for scheme in SCHEMES {
+        for (k, threads) in [(200, 128), (1184, 64), (513, 512)] {
+            let case = Case { scheme, k };
+            let expected = case.converts(1, 1);
+            let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let found = case.converts(threads, 2);
+            let error = expected.iter().zip(&found).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+            assert!(error < 1e-6, "{scheme}, k = {k}, {threads} threads: {error}");
+            assert!(bits(&case.converted(threads, 1)) == bits(&found), "{scheme}, k = {k}: rows converted before");
+        }
+    }
+}
