@@ -115,7 +115,7 @@ impl Gemm<'_> {
         let zero = env.b.float(Ty::vector(Elem::F32, 4), 0.0);
         let (lo, hi, one) = (env.b.index(0), env.b.index(steps), env.b.index(1));
         let reads = Reads::new(env, tile.shared);
-        let sums = env.for_carried((lo, hi, one), &vec![zero; PANELS * COLUMNS], |env, step, sums| {
+        let sums = env.for_carried((lo, hi, one), &[zero; PANELS * COLUMNS], |env, step, sums| {
             env.b.async_wait(STAGES as u32 - 2);
             env.b.group_barrier();
             let ahead = env.b.add_const(step, STAGES as i64 - 1);
