@@ -14,10 +14,10 @@ use crate::formats::quant::{GroupScale, QuantLayout};
 use crate::kir::{Cast, Elem, Hint, Mma, Ty, Val};
 use crate::ops::int_product::IntWeights;
 
-/// Most bytes of weights that a warp loads together where that is all of its part of a tile.
-const WHOLE_BYTES: usize = 4096;
+/// Most registers for weights that are loaded together where that is all of a warp's part of a tile.
+const WHOLE: usize = 48;
 /// The same where its part has several rounds.
-const ROUND_BYTES: usize = 3072;
+const ROUND: usize = 36;
 
 /// A warp's part of the product.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl Integers {
         let table = weights.and_then(|w| w.table);
         let mut integers = Integers { layout, table, panels, groups: 0, unroll: 1 };
         let groups = integers.all_groups().div_ceil(warps);
-        integers.unroll = unroll(groups, panels * integers.size() * layout.block_bytes());
+        integers.unroll = unroll(groups, integers.registers());
         integers.groups = groups.next_multiple_of(integers.unroll);
         integers
     }
@@ -96,6 +96,18 @@ impl Integers {
     fn loads(&self) -> usize {
         let side = usize::from(!self.is_row_scaled()) + usize::from(self.layout.has_zeros());
         self.size() * self.block_loads() + side
+    }
+
+    /// Registers that they take.
+    fn registers(&self) -> usize {
+        let count = 2 * self.panels;
+        let scales = match self.layout.group_scale() {
+            GroupScale::None => 0,
+            GroupScale::F16 => count / 2,
+            GroupScale::Byte => 1,
+        };
+        let of_block = self.rows().loads() * count + usize::from(self.table.is_some());
+        self.size() * of_block + scales + usize::from(self.layout.has_zeros())
     }
 
     /// Loads group `group` (i64), `more` groups on: codes (and the table's number) of each block, scales,
@@ -226,12 +238,13 @@ impl Integers {
     }
 }
 
-/// Groups of `bytes` bytes that are loaded together, of `groups` groups: as many as leave the fewest past the end.
-fn unroll(groups: usize, bytes: usize) -> usize {
-    if groups * bytes <= WHOLE_BYTES {
+/// Groups that are loaded together, of `groups` that take `each` registers: as many as leave the fewest past
+/// the end.
+fn unroll(groups: usize, each: usize) -> usize {
+    if groups * each <= WHOLE {
         return groups.max(1);
     }
-    let most = (ROUND_BYTES / bytes).max(1);
+    let most = (ROUND / each).max(1);
     (most.div_ceil(2)..=most).rev().min_by_key(|u| groups.next_multiple_of(*u)).unwrap_or(1)
 }
 
