@@ -18,7 +18,7 @@ const HOST: Sampling =
     Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.000_001, seed: 0 };
 
 fn group() -> GroupInfo {
-    GroupInfo { kernel: "step".into(), threads: 256, shared_bytes: 1024, sync_bytes: 256 }
+    GroupInfo { kernel: "step".into(), threads: 256, shared_bytes: 1024, tokens: 16, sync_bytes: 256 }
 }
 
 fn manifest() -> Manifest {
@@ -38,8 +38,8 @@ fn manifest() -> Manifest {
 }
 
 fn engine() -> Result<Engine> {
-    let text = DeviceImage { kind: DeviceKind::Ptx, arch: 80, specific: false, bytes: b"step".to_vec() };
-    let step = GpuStep::open(0, &write(&[text]), &group(), &[0; 64])?;
+    let text = DeviceImage { step: 0, kind: DeviceKind::Ptx, arch: 80, specific: false, bytes: b"step".to_vec() };
+    let step = GpuStep::open(0, &write(&[text]), vec![group()], &[0; 64])?;
     let options = Options { threads: Some(1), ..Default::default() };
     // SAFETY: the kernel reads no weights, and the manifest is that of its variant.
     unsafe { Engine::new(&manifest(), Runner::Gpu(Box::new(step)), &[], &options) }
