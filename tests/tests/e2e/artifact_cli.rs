@@ -83,7 +83,7 @@ fn bad_usage() {
         (&["run", "--tokens", "8192"], 2, &["8192", "8191"]),
         (&["detokenize", "8192"], 2, &["8192", "8191"]),
         (&["run", "a", "-t", "0"], 2, &["--threads"]),
-        (&["run", "a", "--device", "cuda"], 5, &["no device \"cuda\"", "--device cpu"]),
+        (&["run", "a", "--device", "cuda"], 5, &["CPU alone", "--device cpu"]),
         (&["logits", "--text", "a", "-o", "/nowhere/l"], 1, &["/nowhere/l"]),
         (&["perplexity", "/nowhere/t"], 3, &["/nowhere/t"]),
         (&["perplexity", "-"], 3, &["fewer than one window"]),
