@@ -1,0 +1,277 @@
+//! Pages of keys and values: scores, their softmax, and weighted values, in a warp's registers.
+
+use super::{Attention, LOAD, LOWEST, Own, State, Work};
+use crate::env::{Env, WARP};
+use crate::kir::{Cast, Cond, Elem, Hint, Ty, Val};
+use crate::layout::PAGE;
+use crate::math;
+use crate::ops::kv::Part;
+
+impl Attention<'_> {
+    /// Goes over pages.
+    pub(super) fn pages(&self, env: &mut Env, own: Own, work: Work) -> State {
+        self.take_queries(env, own, work);
+        let (first, last) = self.visible(env, work.token);
+        let bounds = [first, last].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
+        let seq = env.step_index("seqs", work.token);
+        let (lowest, zero) = (env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
+        let none = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
+        let head: Vec<Val> = [lowest, zero].into_iter().chain(vec![none; self.pieces()]).collect();
+        let init = head.repeat(self.heads);
+        let state = env.for_carried(work.pages, &init, |env, block, state| {
+            let page = self.kernel.cache.page(env, seq, block);
+            let keys = self.kernel.cache.head(env, page, Part::Keys, work.kv_head);
+            let values = self.kernel.cache.head(env, page, Part::Values, work.kv_head);
+            let loaded = self.load_page(env, keys, values);
+            let scores = self.scores(env, own, (keys, &loaded[0]));
+            let base = env.b.mul_const(block, PAGE as i64);
+            let state = State(state.to_vec());
+            let mut heads = Vec::new();
+            for (h, s) in scores.into_iter().enumerate() {
+                heads.push(self.softmax(env, own, (h, s), (base, bounds), &state));
+            }
+            env.b.warp_barrier();
+            let next = self.accumulate(env, own, (values, &loaded[1]), &state, &heads);
+            env.b.warp_barrier();
+            next.0
+        });
+        self.over_positions(env, State(state))
+    }
+
+    /// Copies the warp's queries into its shared memory.
+    pub(super) fn take_queries(&self, env: &mut Env, own: Own, work: Work) {
+        let row = env.row(&self.kernel.q, work.token);
+        let head = env.b.mul_const(work.kv_head, self.group() as i64);
+        let head = env.b.add(head, work.head);
+        let from = env.at(row, head, self.head_dim() * 4);
+        env.b.warp_barrier();
+        env.elements(self.heads * self.head_dim(), |env, i, _| {
+            let (from, to) = (env.at(from, i, 4), env.at(own.queries, i, 4));
+            let v = env.b.load(Ty::F32, from, 0);
+            env.b.store(v, to, 0);
+        });
+    }
+
+    /// Lanes that hold a page's positions of one element.
+    pub(super) fn position_lanes(&self) -> usize {
+        PAGE / self.per_load()
+    }
+
+    /// Raw scores of each head, a thread having those of some positions.
+    pub(super) fn scores(&self, env: &mut Env, own: Own, (keys, loaded): (Val, &[Val])) -> Vec<Val> {
+        let lanes = self.position_lanes();
+        let elements = WARP / lanes;
+        let at = env.at(keys, env.group.lane, LOAD);
+        let by = env.b.index(lanes);
+        let element = env.b.div(env.group.lane, by);
+        let queries = env.at(own.queries, element, 4);
+        let zero = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
+        let mut sums = vec![zero; self.heads];
+        for round in 0..self.head_dim() / elements {
+            let at = env.b.ptr_add_const(at, round * WARP * LOAD);
+            let k = match loaded.get(round) {
+                Some(k) => self.widened(env, *k),
+                None => self.load(env, at),
+            };
+            for (h, sum) in sums.iter_mut().enumerate() {
+                let q = env.b.load(Ty::F32, queries, (4 * (h * self.head_dim() + round * elements)) as i32);
+                let q = env.b.splat(q, self.per_load() as u16);
+                *sum = env.b.fma(k, q, *sum);
+            }
+        }
+        let masks: Vec<u8> = (0..5).map(|i| 1 << i).filter(|m| usize::from(*m) >= lanes).collect();
+        sums.into_iter().map(|s| self.over_lanes(env, s, &masks)).collect()
+    }
+
+    /// All that this thread reads of a page in the order of its use, keys and values: in flight together, where
+    /// they fit the registers.
+    pub(super) fn load_page(&self, env: &mut Env, keys: Val, values: Val) -> [Vec<Val>; 2] {
+        if self.kernel.cache.layout.elem_bytes != 2 || self.head_dim() > 128 || self.pieces() > 1 {
+            return [vec![], vec![]];
+        }
+        let raw = |env: &mut Env, at: Val, i: usize| {
+            let ty = Ty::vector(Elem::I16, self.per_load() as u16);
+            env.b.load_with(ty, at, (i * WARP * LOAD) as i32, LOAD as u32, Hint::None)
+        };
+        let loads = PAGE * self.head_dim() * 2 / (WARP * LOAD);
+        let first = env.at(keys, env.group.lane, LOAD);
+        let keys = (0..loads).map(|i| raw(env, first, i)).collect();
+        // Rows of values that fill a load of the warp follow each other.
+        let (lanes, positions) = self.value_lanes();
+        if lanes * positions != WARP {
+            return [keys, vec![]];
+        }
+        let first = env.at(values, env.group.lane, LOAD);
+        let values = (0..loads).map(|i| raw(env, first, i)).collect();
+        [keys, values]
+    }
+
+    /// Halves of a load as f32.
+    pub(super) fn widened(&self, env: &mut Env, half: Val) -> Val {
+        let ty = env.b.ty(half).with_elem(Elem::F32);
+        env.b.cast(Cast::F16ToF32, half, ty)
+    }
+
+    /// One load of the cache as f32.
+    pub(super) fn load(&self, env: &mut Env, at: Val) -> Val {
+        let floats = Ty::vector(Elem::F32, self.per_load() as u16);
+        if self.kernel.cache.layout.elem_bytes == 4 {
+            return env.b.load_with(floats, at, 0, LOAD as u32, Hint::None);
+        }
+        let half = env.b.load_with(floats.with_elem(Elem::I16), at, 0, LOAD as u32, Hint::None);
+        env.b.cast(Cast::F16ToF32, half, floats)
+    }
+
+    /// Sums of a vector over threads that differ in the masks' bits.
+    pub(super) fn over_lanes(&self, env: &mut Env, v: Val, masks: &[u8]) -> Val {
+        let mut out = v;
+        for lane in 0..env.b.ty(v).lanes {
+            let mut x = env.b.extract(v, lane);
+            for mask in masks {
+                let other = env.b.lane_xor(x, *mask);
+                x = env.b.add(x, other);
+            }
+            out = env.b.insert(out, lane, x);
+        }
+        out
+    }
+
+    /// Turns a head's raw scores into weights in shared memory. Gives the new largest score, the new sum, and
+    /// the factor on what was before.
+    pub(super) fn softmax(
+        &self,
+        env: &mut Env,
+        own: Own,
+        (h, raw): (usize, Val),
+        (base, [first, last]): (Val, [Val; 2]),
+        state: &State,
+    ) -> [Val; 3] {
+        let (max, sum, _) = self.head_state(state, h);
+        let (per, lanes) = (self.per_load(), self.position_lanes());
+        let by = env.b.index(lanes);
+        let mine = env.b.rem(env.group.lane, by);
+        let start = env.b.mul_const(mine, per as i64);
+        let position = env.b.add(base, start);
+        let position = env.b.cast(Cast::Trunc, position, Ty::I32);
+        let lowest = env.b.float(Ty::F32, LOWEST);
+        let mut scores = Vec::new();
+        let mut here = lowest;
+        for i in 0..per {
+            let s = env.b.extract(raw, i as u16);
+            let s = self.score(env, s);
+            let p = env.b.add_const(position, i as i64);
+            let (after, before) = (env.b.cmp(Cond::Ge, p, first), env.b.cmp(Cond::Le, p, last));
+            let seen = env.b.and(after, before);
+            let s = env.b.select(seen, s, lowest);
+            here = env.b.max(here, s);
+            scores.push((s, seen));
+        }
+        let masks: Vec<u8> = (0..5).map(|i| 1 << i).filter(|m| usize::from(*m) < lanes).collect();
+        for mask in &masks {
+            let other = env.b.lane_xor(here, *mask);
+            here = env.b.max(here, other);
+        }
+        let most = env.b.max(max, here);
+        let zero = env.b.float(Ty::F32, 0.0);
+        let to = env.b.add_const(start, (h * PAGE) as i64);
+        let to = env.at(own.weights, to, 4);
+        let writes = env.b.cmp(Cond::Lt, env.group.lane, by);
+        let mut total = zero;
+        let mut weights = Vec::new();
+        for (s, seen) in scores {
+            let d = env.b.sub(s, most);
+            let p = math::exp(&mut env.b, d);
+            let p = env.b.select(seen, p, zero);
+            total = env.b.add(total, p);
+            weights.push(p);
+        }
+        env.if_then(writes, |env| {
+            for (i, p) in weights.into_iter().enumerate() {
+                env.b.store(p, to, 4 * i as i32);
+            }
+        });
+        for mask in &masks {
+            let other = env.b.lane_xor(total, *mask);
+            total = env.b.add(total, other);
+        }
+        let d = env.b.sub(max, most);
+        let factor = math::exp(&mut env.b, d);
+        let sum = env.b.fma(sum, factor, total);
+        [most, sum, factor]
+    }
+
+    pub(super) fn score(&self, env: &mut Env, raw: Val) -> Val {
+        let scale = env.b.float(Ty::F32, f64::from(self.kernel.scale));
+        let s = env.b.mul(raw, scale);
+        let Some(cap) = self.kernel.softcap else { return s };
+        let cap = env.b.float(Ty::F32, f64::from(cap));
+        let ratio = env.b.div(s, cap);
+        let t = math::tanh(&mut env.b, ratio);
+        env.b.mul(t, cap)
+    }
+
+    /// Adds the page's values, weighted. A thread has some elements of every `positions`-th one.
+    pub(super) fn accumulate(
+        &self,
+        env: &mut Env,
+        own: Own,
+        (values, loaded): (Val, &[Val]),
+        state: &State,
+        heads: &[[Val; 3]],
+    ) -> State {
+        let (lanes, positions) = self.value_lanes();
+        let per = self.per_load() as u16;
+        let by = env.b.index(lanes);
+        let (which, mine) = match positions {
+            1 => (env.b.index(0), env.group.lane),
+            _ => (env.b.div(env.group.lane, by), env.b.rem(env.group.lane, by)),
+        };
+        let weights = env.at(own.weights, which, 4);
+        let row = env.at(values, which, lanes * LOAD);
+        let mut next = Vec::new();
+        let mut sums: Vec<Vec<Val>> = Vec::new();
+        for (h, [_, _, factor]) in heads.iter().enumerate() {
+            let (_, _, old) = self.head_state(state, h);
+            let factor = env.b.splat(*factor, per);
+            sums.push(old.into_iter().map(|v| env.b.mul(v, factor)).collect());
+        }
+        for piece in 0..self.pieces() {
+            let load = env.b.add_const(mine, (piece * WARP) as i64);
+            let last = env.b.index(lanes - 1);
+            let load = env.b.min(load, last);
+            let at = env.at(row, load, LOAD);
+            for step in 0..PAGE / positions {
+                let at = env.b.ptr_add_const(at, step * positions * lanes * LOAD);
+                let v = match loaded.get(step) {
+                    Some(v) => self.widened(env, *v),
+                    None => self.load(env, at),
+                };
+                for (h, sum) in sums.iter_mut().enumerate() {
+                    let w = env.b.load(Ty::F32, weights, (4 * (h * PAGE + step * positions)) as i32);
+                    let w = env.b.splat(w, per);
+                    sum[piece] = env.b.fma(v, w, sum[piece]);
+                }
+            }
+        }
+        for ([max, sum, _], values) in heads.iter().zip(sums) {
+            next.extend([*max, *sum]);
+            next.extend(values);
+        }
+        State(next)
+    }
+
+    /// Adds up the values of threads that have the same elements of different positions.
+    pub(super) fn over_positions(&self, env: &mut Env, mut state: State) -> State {
+        let (lanes, positions) = self.value_lanes();
+        if positions > 1 {
+            let masks: Vec<u8> = (0..5).map(|i| 1 << i).filter(|m| usize::from(*m) >= lanes).collect();
+            for h in 0..self.heads {
+                let at = h * (2 + self.pieces()) + 2;
+                for i in at..at + self.pieces() {
+                    state.0[i] = self.over_lanes(env, state.0[i], &masks);
+                }
+            }
+        }
+        state
+    }
+}
