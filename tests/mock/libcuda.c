@@ -200,7 +200,7 @@ int cuModuleUnload(void *module) { free(module); return SUCCESS; }
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     if (!strstr(module, name)) return NOT_FOUND;
     for (int i = 0; i < 2; i++)
-        if (strcmp(name, kernels[i].name) == 0) {
+        if (strstr(name, kernels[i].name)) {
             *function = &kernels[i];
             return SUCCESS;
         }

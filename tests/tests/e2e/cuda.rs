@@ -1,14 +1,15 @@
 //! `--target cuda` on a machine without a GPU, and with a driver that is not good enough: the fake of
 //! tests/mock.
 
-use llmc_tests::command::{Ended, available, compile, folder, llmc, run, tinywiki, tinywiki_model};
-use std::path::{Path, PathBuf};
+use llmc_tests::command::{Ended, Folder, available, compile, folder, llmc, run, tinywiki, tinywiki_model};
+use std::path::Path;
 use std::process::Command;
 
-fn compiled(name: &str, targets: &str) -> PathBuf {
-    let out = folder(&format!("cuda-{name}")).join("m");
-    compile(&tinywiki_model(), &out, &["--target", targets]).ok();
-    out
+/// A folder with an artifact `m` in it.
+fn compiled(name: &str, targets: &str) -> Folder {
+    let folder = folder(&format!("cuda-{name}"));
+    compile(&tinywiki_model(), &folder.join("m"), &["--target", targets]).ok();
+    folder
 }
 
 #[test]
@@ -16,11 +17,13 @@ fn without_a_driver() {
     if Path::new("/dev/nvidiactl").exists() {
         return eprintln!("skipped: this machine has a GPU");
     }
-    let alone = compiled("alone", "cuda");
+    let folder = compiled("alone", "cuda");
+    let alone = folder.join("m");
     run(&alone, &["run", "The river", "-n", "8"], b"").failed(5, &["no CUDA driver", "libcuda.so.1", "525"]);
     run(&alone, &["run", "a", "--device", "cpu"], b"").failed(5, &["GPUs alone", "cpu,cuda"]);
     run(&alone, &["verify"], b"").ok();
-    let both = compiled("both", "cpu,cuda");
+    let folder = compiled("both", "cpu,cuda");
+    let both = folder.join("m");
     let args = ["run", "The river", "--raw", "-n", "16"];
     let ended = run(&both, &args, b"");
     assert_eq!(ended.ok(), run(tinywiki(), &args, b"").ok(), "the same text as compiled for the CPU alone");
@@ -47,7 +50,7 @@ fn drivers_that_do_not_do() {
     Ended::of(&mut cc, b"").ok();
     let artifact = compiled("mock", "cuda");
     let with = |settings: &[(&str, &str)], args: &[&str]| {
-        let mut command = Command::new(&artifact);
+        let mut command = Command::new(artifact.join("m"));
         command.args(["run", "The river", "-n", "4"]).args(args).env("LD_LIBRARY_PATH", &*dir);
         Ended::of(command.envs(settings.iter().copied()), b"")
     };
