@@ -128,3 +128,14 @@ fn quantized_bits_depend_on_no_number_of_workers() {
         assert!(run(5, 4, Order::Forward) == first, "{scheme}: other bits in chunks of 4");
     }
 }
+
+/// Every op a kernel of its own.
+#[test]
+fn steps_without_rewriting() {
+    for name in ["llama2", "qwen3", "gpt2", "qwen2-sliding"] {
+        let how = Planning { fuel: Some(0), ..planning(F32, Choice::default(), 64) };
+        let model = Model::new(&folder(name), &how);
+        let error = error(&model, name, 3, 4, Order::Seeded(5));
+        assert!(error <= TOLERANCE, "{name}: {error}");
+    }
+}
