@@ -113,7 +113,7 @@ pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(V
             continue;
         }
         let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
-        for target in variant.target.tuned().iter().chain([&variant.target]) {
+        for target in [&variant.target].into_iter().chain(&variant.target.tuned()) {
             for object in backend.compile(&variant.program, target)? {
                 images.extend(device::images((step, target), object, options, progress)?);
             }

@@ -18,6 +18,9 @@ use crate::{limits, output};
 /// Bytes mapped ahead at a time, so that other threads' page faults get their turn.
 const POPULATE_BYTES: usize = 32 << 20;
 
+/// Why an artifact does not run on a CPU.
+const GPUS_ALONE: &str = "this artifact was compiled for GPUs alone; compile with --target cpu,cuda";
+
 /// What the artifact's file holds.
 pub struct Artifact {
     /// Everything it says of itself.
@@ -121,7 +124,7 @@ impl Artifact {
 
     fn engine_on_cpu(&self, machine: &Machine, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
         if !self.has(false) {
-            return Err(Error::device("this artifact was compiled for GPUs alone; compile with --target cpu,cuda"));
+            return Err(Error::device(GPUS_ALONE));
         }
         options.variant = choose_variant(&self.manifest.variants, features::detect(), amx::request)?;
         let listed = self.manifest.variants[..options.variant].iter().filter(|v| v.group.is_none()).count();
@@ -183,6 +186,7 @@ pub fn choose_variant(variants: &[VariantInfo], have: u64, permission: impl Fn()
     let runs =
         |v: &VariantInfo| v.group.is_none() && v.features & !have == 0 && (!amx::needed(v.features) || permission());
     variants.iter().position(runs).ok_or_else(|| match variants.iter().rfind(|v| v.group.is_none()) {
+        None if !variants.is_empty() => Error::device(GPUS_ALONE),
         None => Error::input("the artifact holds no compiled step; compile it again"),
         Some(last) => {
             let missing = Feature::names(last.features & !have).join(", ");

@@ -59,8 +59,12 @@ fn objects(args: &CompileArgs, options: &Options, progress: &Progress) -> Result
     let out = args.output.clone().ok_or_else(|| Error::Usage("--emit object needs -o FOLDER".into()))?;
     let front = compile::front(options, progress)?;
     let plan = compile::plan(&front, options)?;
+    let (objects, device) = compile::objects(&plan, options, progress)?;
+    if device.is_some() {
+        return Err(Error::Usage("--emit object: code for GPUs is no object file; use --emit ptx".into()));
+    }
     std::fs::create_dir_all(&out).map_err(|e| Error::io("making", &out, &e))?;
-    for object in compile::objects(&plan, options, progress)?.0 {
+    for object in objects {
         let path = out.join(format!("{}.o", object.name.trim_end_matches(".o")));
         write_file(&path, &object.bytes)?;
     }

@@ -1,5 +1,6 @@
 //! `info`: what the artifact is, and how it would run on this machine.
 
+use llmc_abi::manifest::VariantInfo;
 use llmc_abi::{Feature, Manifest, features};
 use serde_json::{Value, json};
 
@@ -25,6 +26,12 @@ pub fn run(args: &Info) -> Result<()> {
         return output::print_line(&object.to_string());
     }
     output::print(&describe(&artifact.manifest, &runtime))
+}
+
+/// A variant's target and code generator; of a GPU also the most tokens of a step.
+fn variant_name(v: &VariantInfo) -> String {
+    let tokens = v.group.as_ref().map_or(String::new(), |group| format!(" (steps of up to {} tokens)", group.tokens));
+    format!("{} by {}{tokens}", v.target, v.backend)
 }
 
 /// What this machine makes of the artifact.
@@ -76,7 +83,7 @@ fn describe(m: &Manifest, runtime: &Value) -> String {
     schemes.sort_unstable();
     schemes.dedup();
     let schemes: Vec<_> = schemes.iter().map(|s| format!("{s} ({})", scheme(s))).collect();
-    let variants: Vec<_> = m.variants.iter().map(|v| format!("{} by {}", v.target, v.backend)).collect();
+    let variants: Vec<_> = m.variants.iter().map(variant_name).collect();
     let mut rows = vec![
         ("model", format!("{} ({}), compiled by llmc {}", m.name, m.architecture, m.llmc)),
         (
