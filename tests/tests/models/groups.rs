@@ -18,12 +18,12 @@ const BF16: BuildOptions = BuildOptions { activations: Activations::Bf16, kv: DT
 /// Sums run in another order than in the reference, and split numbers keep 24 bits.
 const TOLERANCE: f32 = 1e-4;
 
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("groups"))
 }
 
 /// How to plan for groups of `threads` threads.
-fn planning(build: BuildOptions, choice: Choice, threads: usize) -> Planning {
+pub(crate) fn planning(build: BuildOptions, choice: Choice, threads: usize) -> Planning {
     let target = Target { threads, ..Target::from_name("cuda").expect("a known target") };
     Planning { build, fuel: None, choice, target, vector_bytes: 64, tokens: 40 }
 }

@@ -2,6 +2,7 @@
 
 mod barriers;
 mod fidelity;
+mod group_barriers;
 mod groups;
 mod invariance;
 mod large;

@@ -1,0 +1,195 @@
+//! What a group waits for is needed: without any one barrier or wait of a step, the interpreter finds a race
+//! or a read of what was not written, or the step computes something else.
+
+use crate::groups::{folder, planning};
+use llmc_abi::step::Sampling;
+use llmc_ir::DType;
+use llmc_kernels::kir::interp::Order;
+use llmc_kernels::kir::{Op, Program, Region};
+use llmc_models::{Activations, BuildOptions};
+use llmc_passes::Choice;
+use llmc_tests::step::{Interpreted, Model, Pages, Step};
+use std::collections::BTreeMap;
+
+/// A barrier or wait of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Site {
+    /// The function's name.
+    kernel: String,
+    /// Its number among those of the function.
+    number: usize,
+    /// What it is.
+    op: &'static str,
+}
+
+/// The name of what waits.
+fn wait(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Barrier { .. } => Some("barrier"),
+        Op::GroupBarrier => Some("group_barrier"),
+        Op::WarpBarrier => Some("warp_barrier"),
+        Op::AsyncWait { .. } => Some("async_wait"),
+        _ => None,
+    }
+}
+
+/// Goes over the barriers and waits of a region and those inside it, in order; drops those that `keep` does not
+/// want.
+fn retain(region: &mut Region, keep: &mut dyn FnMut(&'static str) -> bool) {
+    region.body.retain_mut(|inst| {
+        match &mut inst.op {
+            Op::For { body, .. } => retain(body, keep),
+            Op::If { then, els, .. } => [then, els].into_iter().for_each(|r| retain(r, keep)),
+            op => return wait(op).is_none_or(&mut *keep),
+        }
+        true
+    });
+}
+
+/// Every site of a program.
+fn sites(program: &Program) -> Vec<Site> {
+    let mut found = Vec::new();
+    for function in &mut program.clone().functions {
+        let (kernel, mut number) = (function.name.clone(), 0);
+        retain(&mut function.body, &mut |op| {
+            found.push(Site { kernel: kernel.clone(), number, op });
+            number += 1;
+            true
+        });
+    }
+    found
+}
+
+/// The program without one of its sites.
+fn without(program: &Program, site: &Site) -> Program {
+    let mut program = program.clone();
+    let function = program.functions.iter_mut().find(|f| f.name == site.kernel).expect("the site's function");
+    let mut passed = 0;
+    retain(&mut function.body, &mut |_| {
+        passed += 1;
+        passed != site.number + 1
+    });
+    program
+}
+
+/// A step, and how many workers run it in what order.
+struct Try {
+    step: Step,
+    workers: usize,
+    order: Order,
+}
+
+impl Try {
+    /// Tokens that come after pages of others.
+    fn new(tokens: usize, workers: usize, order: Order) -> Try {
+        let ids: Vec<i32> = (0..tokens as i32).map(|i| 7 * i + 3).collect();
+        Try { step: Step::of(0, START, &ids), workers, order }
+    }
+
+    /// What the step computes: bits of logits, and the tokens chosen.
+    fn run(&self, model: &Model) -> Result<(Vec<u32>, Vec<i32>), String> {
+        let mut runner = Interpreted::new(model, Pages::new(1, 1, CTX), self.workers, self.order);
+        // Noise moves the choice out of the margin, so that the best token within it is looked for.
+        runner.sampling = Sampling { temperature: 100.0, margin: 0.0, choose: 1, ..Sampling::NONE };
+        let logits = runner.try_step(&self.step).map_err(|e| e.to_string())?;
+        Ok((logits.iter().map(|v| v.to_bits()).collect(), runner.chosen))
+    }
+}
+
+/// Positions: the cache has several chunks of pages.
+const CTX: usize = 256;
+/// Position of a step's first token: behind whole chunks of pages, which hold zeros.
+const START: usize = 150;
+
+/// A variant of a fixture's step, for groups of `threads` threads.
+fn planned(fixture: &str, threads: usize, variant: usize) -> Model {
+    let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: CTX };
+    Model { variant, ..Model::new(&folder(fixture), &planning(build, Choice::default(), threads)) }
+}
+
+/// A kernel's block and kind, and its number among those: what its name says but for numbers of nodes.
+fn label(program: &Program, kernel: &str) -> String {
+    let plain = |name: &str| {
+        let words = name.trim_start_matches("llmc_").split('_').filter(|w| !["cuda", "tiles"].contains(w));
+        let words: Vec<&str> = words.filter(|w| w.parse::<usize>().is_err()).collect();
+        words.join("_").replacen('_', " ", 1)
+    };
+    let own = plain(kernel);
+    let before = program.functions.iter().take_while(|f| f.name != kernel).filter(|f| plain(&f.name) == own);
+    format!("{own} {}", before.count())
+}
+
+/// The sites without which every try goes as with them.
+fn survivors(model: &mut Model, tries: &[Try]) -> Vec<Site> {
+    let all = model.program().clone();
+    let expected: Vec<_> = tries.iter().map(|t| t.run(model).expect("the step runs")).collect();
+    let mut left = sites(&all);
+    left.retain(|site| {
+        model.plan.variants[model.variant].program = without(&all, site);
+        tries.iter().zip(&expected).all(|(t, expected)| t.run(model).as_ref() == Ok(expected))
+    });
+    left
+}
+
+/// Without any site but the spare ones a step fails or computes something else.
+fn check(model: &mut Model, tries: &[Try], spare: Spare) {
+    let all = model.program().clone();
+    let mut found = BTreeMap::<String, Vec<usize>>::new();
+    for site in survivors(model, tries) {
+        println!("{}: {} {} of {}", label(&all, &site.kernel), site.op, site.number, site.kernel);
+        found.entry(label(&all, &site.kernel)).or_default().push(site.number);
+    }
+    let spare = spare.iter().map(|(kernel, numbers)| ((*kernel).into(), numbers.to_vec())).collect();
+    assert_eq!(found, spare, "sites that are not needed, and those that are known to be spare");
+}
+
+/// Sites that may go one at a time without a step noticing: kernel, numbers. They stay for what a kernel cannot
+/// know of those around it, or for steps that the tries are not.
+type Spare = &'static [(&'static str, &'static [usize])];
+
+/// Rows are written with a warp's barrier behind, which a wider barrier follows wherever no thread of the warp
+/// reads them: at the end of rows of the rope table, of sums, of rotated heads, of epilogues. What begins a
+/// product or the choice of a token waits for the last use of the group's memory, be it in another kernel, whose
+/// own last barrier does the same. The last barrier ends the step.
+const FEW: Spare = &[
+    ("embed rope_table 0", &[0]),
+    // Sums and their norm's rows end with a warp's barrier: 5, 8, 11; heads' rows 15, 18, 19 are stored last.
+    ("layer0 qkv 0", &[0, 5, 8, 11, 15, 18, 19]),
+    // Queries and weights that the group's barriers at an item's end protect too: 0, 5, 8; rows of a head that
+    // no thread of the warp reads: 7, 10; 11 where the next item begins with the warp's own memory.
+    ("layer0 attention 0", &[0, 5, 7, 8, 10, 11]),
+    // Sums that the same thread adds to what it stores: 3; stored rows: 4.
+    ("layer0 linear 0", &[0, 3, 4]),
+    ("layer0 linear 1", &[0, 6]),
+    ("layer0 linear 2", &[0, 3, 4]),
+    ("head linear 0", &[0, 5, 6]),
+    // Between the choices of two rows the workers' counter is a barrier too.
+    ("head sample 0", &[0]),
+    ("step 0", &[8]),
+];
+
+#[test]
+fn few_tokens() {
+    let tries = [Try::new(2, 3, Order::Forward), Try::new(1, 1, Order::Reverse), Try::new(8, 2, Order::Reverse)];
+    check(&mut planned("qwen3", 64, 0), &tries, FEW);
+}
+
+/// As [`FEW`]. A product's tiles begin with a barrier that the one at their end makes up for, and the other way
+/// round; the wait for all copies behind the last multiplication finds groups of none; of rows behind the tokens
+/// there are none to keep. Rows that a worker has embedded are those that it normalizes.
+const TILES: Spare = &[
+    ("embed rope_table 0", &[0]),
+    ("layer0 qkv 0", &[0, 2, 5, 9, 11, 12, 13, 14, 15, 18, 22, 24, 25, 26, 27, 28, 31, 34, 36, 37, 38]),
+    ("layer0 attention 0", &[0, 3]),
+    ("layer0 linear 0", &[0, 2, 5, 9, 10]),
+    ("layer0 linear 1", &[0, 2, 5, 9, 10]),
+    ("layer0 linear 2", &[0, 3, 7, 8]),
+    ("head linear 0", &[0, 2, 5, 9, 10]),
+    ("head sample 0", &[0]),
+    ("step 0", &[0, 8]),
+];
+
+#[test]
+fn many_tokens() {
+    check(&mut planned("llama3-rope", 256, 1), &[Try::new(12, 2, Order::Forward)], TILES);
+}
