@@ -27,6 +27,9 @@ pub enum Error {
     /// A rule named in the options does not exist.
     #[error("there is no rewrite rule named {0}; the rules are: {1}")]
     UnknownRule(String, String),
+    /// A pruning that the module does not allow.
+    #[error("pruning: {0}")]
+    Pruning(String),
     /// A target without facts.
     #[error("no cost facts for target {0}; known targets are: {1}")]
     UnknownTarget(String, String),

@@ -9,11 +9,13 @@ pub mod error;
 pub mod fold;
 pub mod pass;
 pub mod pipeline;
+pub mod prune;
 pub mod rewrite;
 pub mod target;
 
-pub use egraph::choices::Choice;
+pub use egraph::choices::{Choice, Pruned};
 pub use error::{Error, Result};
 pub use pass::{BlockReport, PassReport, RuleReport};
 pub use pipeline::{Options, Report, run, run_block};
+pub use prune::Pruning;
 pub use target::TargetFacts;

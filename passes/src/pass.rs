@@ -1,6 +1,6 @@
 //! What a pass is, and what it reports.
 
-use crate::egraph::choices::Choice;
+use crate::egraph::choices::{Choice, Pruned};
 use crate::egraph::saturate::{Fuel, Saturation};
 use crate::error::Result;
 use crate::target::TargetFacts;
@@ -32,6 +32,8 @@ pub struct Ctx {
     pub savings: bool,
     /// What each unit may be; with several, the cheapest is taken.
     pub choices: Vec<Choice>,
+    /// What each block leaves out; nothing where there is no entry.
+    pub pruned: Vec<Pruned>,
 }
 
 /// What a pass did.

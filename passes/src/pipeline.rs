@@ -1,10 +1,11 @@
 //! The passes, in order.
 
 use crate::dce::Dce;
-use crate::egraph::choices::Choice;
+use crate::egraph::choices::{Choice, Pruned};
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::pass::{BlockReport, Ctx, Pass, PassReport};
+use crate::prune::{self, Pruning};
 use crate::rewrite::Rewrite;
 use crate::target::TargetFacts;
 use llmc_ir::{Block, Module};
@@ -23,12 +24,21 @@ pub struct Options {
     pub savings: bool,
     /// What each unit of products may be; with several, the cheapest is taken. Empty: as built.
     pub choices: Vec<Choice>,
+    /// What the module leaves out.
+    pub pruning: Pruning,
 }
 
 impl Options {
     /// Everything on, for a target.
     pub fn new(target: TargetFacts) -> Options {
-        Options { target, fuel: None, disabled_rules: Vec::new(), savings: false, choices: Vec::new() }
+        Options {
+            target,
+            fuel: None,
+            disabled_rules: Vec::new(),
+            savings: false,
+            choices: Vec::new(),
+            pruning: Pruning::default(),
+        }
     }
 }
 
@@ -60,30 +70,36 @@ fn passes() -> [Box<dyn Pass>; 3] {
 /// If the module is not valid, an option names nothing, or a pass broke the module.
 pub fn run(module: &mut Module, options: &Options) -> Result<Report> {
     llmc_ir::verify(module)?;
+    let pruned = prune::specialize(module, &options.pruning)?;
     let check = |module: &Module, pass| match llmc_ir::verify(module) {
         Ok(_) => Ok(()),
         Err(source) => Err(Error::Broken { pass, source }),
     };
-    run_passes(module, options, &check)
+    let report = run_passes(module, options, &pruned, &check)?;
+    prune::remove_skipped(module, &pruned);
+    check(module, "pruning")?;
+    Ok(report)
 }
 
-/// Runs every pass on one block, outside of a module; only its own graph is checked.
+/// Runs every pass on one block, outside of a module; only its own graph is checked. What it leaves out is
+/// `pruned`: columns where it has a parameter for them.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_block(block: Block, options: &Options) -> Result<(Block, Report)> {
+pub fn run_block(block: Block, options: &Options, pruned: Pruned) -> Result<(Block, Report)> {
     let mut module = Module { blocks: vec![block], ..Module::default() };
-    let report = run_passes(&mut module, options, &|_, _| Ok(()))?;
+    let report = run_passes(&mut module, options, &[pruned], &|_, _| Ok(()))?;
     Ok((module.blocks.remove(0), report))
 }
 
-fn run_passes(module: &mut Module, options: &Options, check: Check<'_>) -> Result<Report> {
+fn run_passes(module: &mut Module, options: &Options, pruned: &[Pruned], check: Check<'_>) -> Result<Report> {
     let ctx = Ctx {
         target: options.target.clone(),
         fuel: Cell::new(options.fuel),
         disabled_rules: options.disabled_rules.clone(),
         savings: options.savings,
         choices: options.choices.clone(),
+        pruned: pruned.to_vec(),
     };
     let mut report = Report { passes: Vec::new() };
     for pass in passes() {

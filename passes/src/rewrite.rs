@@ -1,6 +1,6 @@
 //! The pass that rewrites each block through an e-graph of its own.
 
-use crate::egraph::choices::Choice;
+use crate::egraph::choices::{Choice, Pruned};
 use crate::egraph::cost;
 use crate::egraph::optimize::Saturated;
 use crate::egraph::rules::{self, CompiledRule};
@@ -26,7 +26,8 @@ impl Pass for Rewrite {
         for index in 0..module.blocks.len() {
             let calls = module.calls.iter().filter(|c| c.block == BlockId(index as u32)).count();
             let block = &mut module.blocks[index];
-            let (graph, block_report) = rewrite(block, calls, &rules, ctx)?;
+            let pruned = ctx.pruned.get(index).copied().unwrap_or_default();
+            let (graph, block_report) = rewrite(block, (calls, pruned), &rules, ctx)?;
             report.changed += block_report.rules.iter().map(|r| r.fired).sum::<usize>();
             report.blocks.push(block_report);
             block.graph = graph;
@@ -44,22 +45,26 @@ fn enabled_rules(disabled: &[String]) -> Result<Vec<CompiledRule>> {
     Ok(rules::all().filter(|r| !disabled.iter().any(|d| d == r.name)).map(CompiledRule::new).collect())
 }
 
-fn rewrite(block: &Block, calls: usize, rules: &[&CompiledRule], ctx: &Ctx) -> Result<(Graph, BlockReport)> {
+fn rewrite(
+    block: &Block,
+    (calls, pruned): (usize, Pruned),
+    rules: &[&CompiledRule],
+    ctx: &Ctx,
+) -> Result<(Graph, BlockReport)> {
     let graph = &block.graph;
-    let names: Vec<String> = block.params.iter().map(|p| p.name.clone()).collect();
     let offers: Vec<Choice> = if ctx.choices.is_empty() { vec![Choice::default()] } else { ctx.choices.clone() };
     let mut fuel = ctx.fuel.get();
     let unlimited = fuel.is_none();
-    let saturated = Saturated::new(graph, &names, rules, &ctx.target, &mut fuel, &offers);
+    let saturated = Saturated::new(block, rules, &ctx.target, &mut fuel, &offers);
     ctx.fuel.set(fuel);
-    let assignment = saturated.cheapest(&offers)?;
+    let assignment = saturated.cheapest(&offers, pruned)?;
     let (best, seconds) = saturated.extract(&assignment)?;
     let mut fired = Vec::new();
     for (rule, count) in &saturated.saturation.fired {
         let saving = match ctx.savings && unlimited {
             true => {
                 let without: Vec<&CompiledRule> = rules.iter().copied().filter(|r| r.name != *rule).collect();
-                let other = Saturated::new(graph, &names, &without, &ctx.target, &mut None, &offers);
+                let other = Saturated::new(block, &without, &ctx.target, &mut None, &offers);
                 other.extract(&assignment).ok().map(|(_, slower)| slower - seconds)
             }
             false => None,
@@ -72,7 +77,7 @@ fn rewrite(block: &Block, calls: usize, rules: &[&CompiledRule], ctx: &Ctx) -> R
         seconds: (cost::graph_seconds(graph, &ctx.target)?, seconds),
         kernels: (cost::kernel_nodes(graph).len(), cost::kernel_nodes(&best).len()),
         rules: fired,
-        units: saturated.choices.units.iter().cloned().zip(assignment).collect(),
+        units: saturated.choices.units.iter().cloned().zip(assignment.units).collect(),
         saturation: saturated.saturation,
     };
     Ok((best, report))

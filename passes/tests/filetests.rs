@@ -7,7 +7,7 @@ mod support;
 
 use llmc_passes::egraph::rules;
 use std::collections::BTreeSet;
-use support::{FileTest, rewrite};
+use support::FileTest;
 
 #[test]
 fn blocks_become_what_the_files_say() {
@@ -39,13 +39,13 @@ fn diff(expected: &str, found: &str) -> String {
 fn every_rule_is_needed_by_a_file() {
     let mut needed = BTreeSet::new();
     for file in FileTest::all() {
-        let (plan, report) = rewrite(file.block(), &file.options());
+        let (plan, report) = file.rewrite(&file.options());
         let fired: BTreeSet<&str> = report.blocks().flat_map(|b| &b.rules).map(|r| r.name).collect();
         for rule in &file.rules {
             assert!(fired.contains(rule.as_str()), "{}: {rule} does not fire", file.path.display());
             let mut options = file.options();
             options.disabled_rules.push(rule.clone());
-            let (without, _) = rewrite(file.block(), &options);
+            let (without, _) = file.rewrite(&options);
             assert_ne!(plan.to_string(), without.to_string(), "{}: {rule} changes nothing", file.path.display());
             needed.insert(rule.clone());
         }

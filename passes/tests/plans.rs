@@ -5,14 +5,14 @@ mod support;
 use llmc_ir::Block;
 use llmc_ir::interp::{RtValue, eval_graph};
 use llmc_passes::egraph::cost::graph_seconds;
-use llmc_passes::{Error, Options, TargetFacts};
+use llmc_passes::{Error, Options, Pruned, TargetFacts, run_block};
 use support::random::Random;
-use support::{FileTest, kernels, rewrite};
+use support::{FileTest, kernels};
 
 #[test]
 fn a_layer_is_five_kernels() {
     for file in FileTest::all().into_iter().filter(|f| f.path.to_string_lossy().contains("layer")) {
-        let (block, _) = rewrite(file.block(), &file.options());
+        let (block, _) = file.rewrite(&file.options());
         let expected = ["qkv", "attention", "linear", "linear", "linear"];
         assert_eq!(kernels(&block), expected, "{}", file.path.display());
     }
@@ -21,7 +21,7 @@ fn a_layer_is_five_kernels() {
 #[test]
 fn no_view_of_an_activation_is_left() {
     for file in FileTest::all().into_iter().filter(|f| f.path.to_string_lossy().contains("layer")) {
-        let (block, _) = rewrite(file.block(), &file.options());
+        let (block, _) = file.rewrite(&file.options());
         let ops: Vec<&str> = block.graph.nodes().map(|n| block.graph.op(n).name()).collect();
         assert!(!ops.contains(&"reshape"), "{}: {ops:?}", file.path.display());
     }
@@ -29,6 +29,37 @@ fn no_view_of_an_activation_is_left() {
 
 /// The outputs of a block for random inputs and parameters.
 fn run(block: &Block, seed: u64) -> Vec<RtValue> {
+    run_with(block, seed, |_| {})
+}
+
+/// The same where the weight that has a parameter `NAME.keep` is zero elsewhere.
+fn run_masked(block: &Block, seed: u64) -> Vec<RtValue> {
+    let place = |name: &str| block.params.iter().position(|p| p.name == name).expect("a parameter of that name");
+    let keep = block.params.iter().find(|p| p.name.ends_with(".keep")).expect("a list of columns");
+    let weight = keep.name.trim_end_matches(".keep");
+    let (keep, weight) = (place(&keep.name), place(weight));
+    run_with(block, seed, |params| {
+        let RtValue::Tensor(list) = params[keep].clone() else { unreachable!("a list is a tensor") };
+        let RtValue::Tensor(w) = &mut params[weight] else { unreachable!("a weight is a tensor") };
+        let kept: Vec<usize> = list.as_i32().expect("indices").iter().map(|i| *i as usize).collect();
+        // A weight stored by input has its columns as rows.
+        let (columns, by_input) = (w.shape[1], weight_is_by_input(block, weight));
+        let mut data = w.as_f32().expect("floats").to_vec();
+        let at = |i: usize| if by_input { i / columns } else { i % columns };
+        data.iter_mut().enumerate().filter(|(i, _)| !kept.contains(&at(*i))).for_each(|(_, v)| *v = 0.0);
+        *w = llmc_ir::Tensor::f32(&w.shape.clone(), data);
+    })
+}
+
+fn weight_is_by_input(block: &Block, param: usize) -> bool {
+    let graph = &block.graph;
+    graph.nodes().any(|n| {
+        matches!(graph.op(n), llmc_ir::Op::Transpose {})
+            && matches!(graph.op(graph.operands(n)[0].node), llmc_ir::Op::Param { index, .. } if *index as usize == param)
+    })
+}
+
+fn run_with(block: &Block, seed: u64, change: impl FnOnce(&mut Vec<RtValue>)) -> Vec<RtValue> {
     let mut random = Random(seed);
     let mut inputs = Vec::new();
     for (i, name) in block.inputs.iter().enumerate() {
@@ -39,14 +70,15 @@ fn run(block: &Block, seed: u64) -> Vec<RtValue> {
         let ty = block.graph.nodes().find_map(|n| declares(&n)).expect("every input is declared");
         inputs.push(random.value(&ty, name));
     }
-    let params: Vec<RtValue> = block.params.iter().map(|p| random.value(&p.ty.clone().into(), &p.name)).collect();
+    let mut params: Vec<RtValue> = block.params.iter().map(|p| random.value(&p.ty.clone().into(), &p.name)).collect();
+    change(&mut params);
     eval_graph(&block.graph, &inputs, &params).expect("the block evaluates")
 }
 
 #[test]
 fn rewriting_changes_no_bit_of_the_result() {
-    for file in FileTest::all().into_iter().filter(|f| f.choices.is_empty()) {
-        let (block, _) = rewrite(file.block(), &file.options());
+    for file in FileTest::all().into_iter().filter(|f| f.choices.is_empty() && f.pruned == Pruned::default()) {
+        let (block, _) = file.rewrite(&file.options());
         assert_eq!(run(&file.block(), 3), run(&block, 3), "{}", file.path.display());
     }
 }
@@ -55,17 +87,34 @@ fn rewriting_changes_no_bit_of_the_result() {
 fn a_choice_loses_the_same_with_and_without_the_other_rules() {
     for file in FileTest::all().into_iter().filter(|f| !f.choices.is_empty()) {
         let names = llmc_passes::egraph::rules::all().map(|r| r.name.to_owned());
-        let disabled_rules = names.filter(|n| !n.starts_with("narrow")).collect();
-        let (plain, _) = rewrite(file.block(), &Options { disabled_rules, ..file.options() });
-        let (fused, _) = rewrite(file.block(), &file.options());
+        let disabled_rules = names.filter(|n| !n.starts_with("narrow") && !n.starts_with("select")).collect();
+        let (plain, _) = file.rewrite(&Options { disabled_rules, ..file.options() });
+        let (fused, _) = file.rewrite(&file.options());
         assert_eq!(run(&plain, 3), run(&fused, 3), "{}", file.path.display());
         assert_ne!(run(&file.block(), 3), run(&fused, 3), "{}: nothing was chosen", file.path.display());
     }
 }
 
+#[test]
+fn pruned_columns_are_zeros() {
+    for file in FileTest::all().into_iter().filter(|f| f.choices.is_empty() && f.pruned.columns) {
+        let (pruned, _) = file.rewrite(&file.options());
+        assert_eq!(run_masked(&file.block(), 3), run(&pruned, 3), "{}", file.path.display());
+        assert_ne!(run(&file.block(), 3), run(&pruned, 3), "{}: nothing is left out", file.path.display());
+    }
+}
+
+#[test]
+fn a_skipped_block_gives_its_inputs_on() {
+    let file = FileTest::named("skipped");
+    let (block, _) = file.rewrite(&file.options());
+    assert!(kernels(&block).is_empty());
+    assert_eq!(block.graph.outputs().len(), 2);
+}
+
 /// What each unit of a file's block became on a target.
 fn chosen(file: &FileTest, options: &Options) -> Vec<String> {
-    let (_, report) = rewrite(file.block(), options);
+    let (_, report) = file.rewrite(options);
     let units = report.blocks().flat_map(|b| &b.units);
     units.map(|(_, choice)| choice.weights.map_or("stored".into(), |s| s.to_string())).collect()
 }
@@ -82,7 +131,7 @@ fn memory_that_is_fast_enough_makes_wide_weights_the_better_choice() {
 
 #[test]
 fn units_are_what_meets_the_same_rows() {
-    let (_, report) = rewrite(FileTest::named("llama_layer_w4").block(), &FileTest::named("llama_layer_w4").options());
+    let (_, report) = FileTest::named("llama_layer_w4").rewrite(&FileTest::named("llama_layer_w4").options());
     let units: Vec<&str> = report.blocks().flat_map(|b| &b.units).map(|(name, _)| name.as_str()).collect();
     assert_eq!(units, ["wq+wk+wv", "wo", "gate+up", "down"]);
 }
@@ -94,7 +143,7 @@ fn every_amount_of_fuel_gives_a_block_that_computes_the_same() {
     let mut previous = usize::MAX;
     for fuel in 0..80 {
         let options = Options { fuel: Some(fuel), ..file.options() };
-        let (block, report) = rewrite(file.block(), &options);
+        let (block, report) = file.rewrite(&options);
         assert_eq!(run(&block, 5), expected, "with fuel {fuel}");
         let applied: usize = report.blocks().flat_map(|b| &b.rules).map(|r| r.fired).sum();
         assert!(applied <= fuel as usize);
@@ -111,8 +160,8 @@ fn every_amount_of_fuel_gives_a_block_that_computes_the_same() {
 #[test]
 fn rewriting_twice_changes_nothing_more() {
     for file in FileTest::all() {
-        let (once, _) = rewrite(file.block(), &file.options());
-        let (twice, _) = rewrite(once.clone(), &file.options());
+        let (once, _) = file.rewrite(&file.options());
+        let (twice, _) = run_block(once.clone(), &file.options(), Pruned::default()).expect("the block rewrites");
         assert_eq!(once.to_string(), twice.to_string(), "{}", file.path.display());
     }
 }
@@ -123,7 +172,7 @@ fn a_slower_cache_makes_the_shared_norm_a_kernel_of_its_own() {
     let fast = file.options();
     let mut slow = fast.clone();
     slow.target.cache_bandwidth /= 8.0;
-    let plan = |options: &Options| kernels(&rewrite(file.block(), options).0);
+    let plan = |options: &Options| kernels(&file.rewrite(options).0);
     assert_eq!(plan(&fast), ["linear", "linear", "linear"]);
     assert_eq!(plan(&slow), ["rms_norm", "matmul", "matmul", "matmul"]);
 }
@@ -131,7 +180,7 @@ fn a_slower_cache_makes_the_shared_norm_a_kernel_of_its_own() {
 #[test]
 fn the_report_names_rules_and_their_savings() {
     let file = FileTest::named("llama_layer");
-    let (block, report) = rewrite(file.block(), &Options { savings: true, ..file.options() });
+    let (block, report) = file.rewrite(&Options { savings: true, ..file.options() });
     let layer = report.blocks().next().expect("one block");
     assert!(layer.seconds.1 < layer.seconds.0);
     let predicted = graph_seconds(&block.graph, &file.options().target).expect("a graph");
@@ -147,7 +196,7 @@ fn the_report_names_rules_and_their_savings() {
 fn unknown_names_are_errors_that_list_the_known_ones() {
     let file = FileTest::named("head");
     let options = Options { disabled_rules: vec!["frobnicate".into()], ..file.options() };
-    let error = llmc_passes::run_block(file.block(), &options).expect_err("no such rule");
+    let error = llmc_passes::run_block(file.block(), &options, file.pruned).expect_err("no such rule");
     assert!(matches!(error, Error::UnknownRule(..)) && error.to_string().contains("qkv"), "{error}");
     assert!(TargetFacts::named("z80").expect_err("no such target").to_string().contains("x86-64-v3"));
 }

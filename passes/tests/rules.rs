@@ -9,10 +9,10 @@ mod support;
 use egg::{ENodeOrVar, Id, PatternAst, Subst, Var};
 use llmc_ir::Op;
 use llmc_ir::interp::RtValue;
-use llmc_passes::egraph::choices::Choices;
 use llmc_passes::egraph::convert::{Encoded, encode};
 use llmc_passes::egraph::facts::EGraph;
 use llmc_passes::egraph::lang::ENode;
+use llmc_passes::egraph::offers::Offers;
 use llmc_passes::egraph::rules::{self, CompiledRule, Equation, Rule, always};
 use llmc_passes::egraph::saturate::saturate;
 use llmc_passes::egraph::term::{Domain, Term, interpret};
@@ -115,7 +115,7 @@ fn corpus() -> Vec<EGraph> {
     let saturated = |file: FileTest| {
         let block = file.block();
         let Encoded { mut egraph, ids, .. } = encode(&block.graph);
-        Choices::offer(&mut egraph, &block.graph, &ids, &[], &file.choices);
+        Offers::add(&mut egraph, &block, &ids, &file.choices);
         saturate(&mut egraph, &rules, &mut None);
         egraph
     };

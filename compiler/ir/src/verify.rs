@@ -1,7 +1,7 @@
 //! Checks a module against the rules of the IR and reports every finding at once.
 //!
 //! - Names of parameters and of blocks are unique; every name is made of letters, digits, `_`, `.`.
-//! - Parameters and KV caches have constant, non-empty, floating-point types.
+//! - Parameters are constant, non-empty tensors of floats, or vectors of indices; KV caches hold floats.
 //! - In a graph, operand slots are dense, producers stand before consumers, and the stored types
 //!   of a node are those that its op infers from its operands.
 //! - Inputs and formal parameters are within the block's lists and of the declared type; two nodes
@@ -114,8 +114,12 @@ impl Verifier<'_> {
     fn params(&mut self, whose: &str, params: &[ParamInfo]) {
         self.names(whose, "parameter", params.iter().map(|p| p.name.as_str()));
         for p in params {
-            let holds = p.ty.dtype.is_float() && !p.ty.shape.is_empty() && p.ty.elements().is_some_and(|n| n > 0);
-            self.require(holds, || format!("{whose}: parameter {} is {}, expected constant floats", p.name, p.ty));
+            let is_index = p.ty.dtype == DType::I32 && p.ty.shape.len() == 1;
+            let holds = (p.ty.dtype.is_float() || is_index) && !p.ty.shape.is_empty();
+            let holds = holds && p.ty.elements().is_some_and(|n| n > 0);
+            self.require(holds, || {
+                format!("{whose}: parameter {} is {}, expected constant floats or a vector of indices", p.name, p.ty)
+            });
         }
     }
 

@@ -25,7 +25,7 @@ fn the_sample_is_valid_and_its_facts_are_returned() {
 /// Text of the sample, what replaces its first occurrence, and the finding.
 const BROKEN: [(&str, &str, &str); 17] = [
     ("kv 1: kv<f16,1,2>", "kv 1: kv<f16,0,2>", "kv 1 is kv<f16,0,2>, expected a floating-point cache"),
-    ("param norm: f32[4]", "param norm: i32[4]", "parameter norm is i32[4], expected constant floats"),
+    ("param norm: f32[4]", "param norm: i32[2,2]", "parameter norm is i32[2,2], expected constant floats"),
     ("param norm: f32[4]", "param norm: f32[5]", "call 3 of head: norm is f32[5], expected f32[4] as norm"),
     ("(ids; table: bf16[8,4])", "(ids; table: bf16[8,5])", "is bf16[8,4], the block declares table: bf16[8,5]"),
     ("(ids; table: bf16[8,4])", "(; table: bf16[8,4])", "%0 is input 0, the block has 0"),

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::weights::{BoundItem, Item, PackLayout, Units, WeightExpr, WeightsPlan, params_of, type_of};
+use llmc_ir::ops::select::places;
 use llmc_ir::quant::{Scheme, TABLE};
 use llmc_ir::{Block, Call, Module, ParamSource, Tensor, TensorType};
 use llmc_kernels::WeightFormat;
@@ -155,10 +156,22 @@ struct Source<'a> {
 }
 
 enum Rows<'a> {
-    Param { name: &'a str, params: &'a dyn ParamSource },
+    Param {
+        name: &'a str,
+        params: &'a dyn ParamSource,
+    },
     Bytes(Vec<u8>),
-    Slice { of: Box<Source<'a>>, start: usize },
+    Slice {
+        of: Box<Source<'a>>,
+        start: usize,
+    },
     Concat(Vec<Source<'a>>),
+    /// Rows (axis 0) or columns (axis 1) at these places.
+    Select {
+        of: Box<Source<'a>>,
+        axis: usize,
+        places: Vec<usize>,
+    },
 }
 
 impl<'a> Source<'a> {
@@ -181,6 +194,12 @@ impl<'a> Source<'a> {
             WeightExpr::Transpose(e) => Rows::Bytes(open(e)?.transposed()?),
             WeightExpr::SliceRows(e, start, _) => Rows::Slice { of: Box::new(open(e)?), start: *start },
             WeightExpr::Concat(parts) => Rows::Concat(parts.iter().map(open).collect::<Result<_>>()?),
+            WeightExpr::Select(e, axis, keep) => {
+                let (of, keep) = (Box::new(open(e)?), open(keep)?);
+                let size = of.ty.shape[*axis].constant().unwrap_or(0);
+                let places = places(keep.load(0..keep.rows())?.as_i32()?, size)?;
+                Rows::Select { of, axis: *axis, places }
+            }
         };
         Ok(Source { expr: rows, ty: type_of(expr, block) })
     }
@@ -215,6 +234,21 @@ impl<'a> Source<'a> {
                         out.extend(part.read(here.start - first..here.end - first)?);
                     }
                     first += part.rows();
+                }
+                Ok(out)
+            }
+            Rows::Select { of, axis: 0, places } => {
+                let mut out = Vec::with_capacity(rows.len() * width);
+                for run in places[rows].chunk_by(|a, b| a + 1 == *b) {
+                    out.extend(of.read(run[0]..run[0] + run.len())?);
+                }
+                Ok(out)
+            }
+            Rows::Select { of, places, .. } => {
+                let (whole, size) = (of.row_bytes(), self.ty.dtype.size());
+                let mut out = Vec::with_capacity(rows.len() * width);
+                for row in of.read(rows)?.chunks_exact(whole) {
+                    places.iter().for_each(|p| out.extend_from_slice(&row[p * size..(p + 1) * size]));
                 }
                 Ok(out)
             }

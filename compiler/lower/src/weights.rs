@@ -23,6 +23,8 @@ pub enum WeightExpr {
     SliceRows(Box<WeightExpr>, usize, usize),
     /// Rows of several.
     Concat(Vec<WeightExpr>),
+    /// Rows (axis 0) or columns (axis 1) that an index lists: the weight, the axis and the index.
+    Select(Box<WeightExpr>, usize, Box<WeightExpr>),
     /// Stored in few bits; always outermost.
     Quantize(Box<WeightExpr>, Scheme),
 }
@@ -36,6 +38,7 @@ impl WeightExpr {
             Op::Const { data, .. } => Some(WeightExpr::Const(data.iter().map(|r| r.get()).collect())),
             Op::Transpose {} => Some(WeightExpr::Transpose(Box::new(operand(0)?))),
             Op::Quantize { scheme } => Some(WeightExpr::Quantize(Box::new(operand(0)?), *scheme)),
+            Op::Select { axis } => Some(WeightExpr::Select(Box::new(operand(0)?), *axis, Box::new(operand(1)?))),
             Op::SliceRows { start, len } => Some(WeightExpr::SliceRows(Box::new(operand(0)?), *start, *len)),
             Op::Concat {} => {
                 let parts = graph.operands(v.node);
@@ -210,6 +213,7 @@ pub fn params_of<'a>(expr: &WeightExpr, call: &llmc_ir::Call, module: &'a llmc_i
         WeightExpr::Transpose(e) | WeightExpr::SliceRows(e, ..) | WeightExpr::Quantize(e, _) => {
             params_of(e, call, module)
         }
+        WeightExpr::Select(e, _, keep) => [params_of(e, call, module), params_of(keep, call, module)].concat(),
         WeightExpr::Concat(parts) => parts.iter().flat_map(|p| params_of(p, call, module)).collect(),
     }
 }
@@ -225,6 +229,11 @@ pub fn type_of(expr: &WeightExpr, block: &Block) -> TensorType {
             ty
         }
         WeightExpr::Quantize(e, scheme) => TensorType { dtype: DType::Quant(*scheme), ..type_of(e, block) },
+        WeightExpr::Select(e, axis, keep) => {
+            let mut ty = type_of(e, block);
+            ty.shape[*axis] = type_of(keep, block).shape[0];
+            ty
+        }
         WeightExpr::SliceRows(e, _, len) => {
             let mut ty = type_of(e, block);
             ty.shape[0] = (*len).into();
@@ -247,6 +256,9 @@ pub fn describe(expr: &WeightExpr, call: &llmc_ir::Call, module: &llmc_ir::Modul
         WeightExpr::Const(data) => format!("{:?}", data.iter().map(|v| v.to_bits()).collect::<Vec<_>>()),
         WeightExpr::Transpose(e) => format!("transpose({})", describe(e, call, module)),
         WeightExpr::Quantize(e, scheme) => format!("{scheme}({})", describe(e, call, module)),
+        WeightExpr::Select(e, axis, keep) => {
+            format!("select({axis},{},{})", describe(e, call, module), describe(keep, call, module))
+        }
         WeightExpr::SliceRows(e, start, len) => format!("slice({start},{len},{})", describe(e, call, module)),
         WeightExpr::Concat(parts) => {
             format!("concat({})", parts.iter().map(|p| describe(p, call, module)).collect::<Vec<_>>().join(","))

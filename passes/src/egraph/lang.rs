@@ -34,6 +34,7 @@ pub const PARTS: &[(&str, &[usize])] = &[
     ("linear",     &[4]),     // prologue round weights chain
     ("qkv",        &[12]),    // prologue round head_dim wq wk wv chain_q chain_k chain_v kv positions seqs
     ("source",     &[2]),     // index type: a parameter as stored, see choices
+    ("skipped",    &[1]),     // value: what an output is when its block is left out, see choices
     ("first",      &[1]),
     ("second",     &[1]),
 ];

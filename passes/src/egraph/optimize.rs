@@ -1,11 +1,12 @@
 //! Saturate, choose, rebuild: the e-graph's work on one graph.
 
-use super::choices::{Assignment, Choice, Choices};
+use super::choices::{Assignment, Choice, Choices, Pruned};
 use super::convert::Encoded;
 use super::cost;
 use super::extract::{Form, Problem, solve};
 use super::facts::EGraph;
 use super::lang::ENode;
+use super::offers::Offers;
 use super::rules::CompiledRule;
 use super::saturate::{Fuel, Saturation, saturate};
 use super::term::{Term, op_of};
@@ -13,7 +14,7 @@ use super::{convert, facts};
 use crate::error::{Error, Result};
 use crate::target::TargetFacts;
 use egg::{Id, Language};
-use llmc_ir::{Graph, Type};
+use llmc_ir::{Block, Graph, Type};
 use std::collections::BTreeMap;
 
 /// Seconds that a node weighs beside its kernel: of two forms with the same kernels the one with
@@ -33,18 +34,17 @@ pub struct Saturated<'a> {
 }
 
 impl<'a> Saturated<'a> {
-    /// Rewrites a graph with these rules; each of its units is offered these choices. `names` are those
-    /// of the graph's parameters.
+    /// Rewrites a block's graph with these rules; each of its units is offered these choices.
     pub fn new(
-        graph: &'a Graph,
-        names: &[String],
+        block: &'a Block,
         rules: &[&CompiledRule],
         target: &'a TargetFacts,
         fuel: &mut Fuel,
         offers: &[Choice],
     ) -> Saturated<'a> {
+        let graph = &block.graph;
         let Encoded { mut egraph, roots, ids } = convert::encode(graph);
-        let choices = Choices::offer(&mut egraph, graph, &ids, names, offers);
+        let choices = Offers::add(&mut egraph, block, &ids, offers);
         let saturation = saturate(&mut egraph, rules, fuel);
         let choices = choices.canonical(&egraph);
         Saturated { graph, egraph, roots, target, choices, saturation }
@@ -54,7 +54,7 @@ impl<'a> Saturated<'a> {
     ///
     /// # Errors
     /// If no form is admissible, or the one chosen does not build: a bug of a rule.
-    pub fn extract(&self, assignment: &[Choice]) -> Result<(Graph, f64)> {
+    pub fn extract(&self, assignment: &Assignment) -> Result<(Graph, f64)> {
         let admissible = |class: Id, node: &ENode| self.choices.admits(&self.egraph, assignment, class, node);
         let chosen = choose(&self.egraph, &self.roots, self.target, &admissible)?;
         let graph = convert::decode(self.graph, &self.egraph, &chosen, &self.roots)?;
@@ -62,24 +62,28 @@ impl<'a> Saturated<'a> {
         Ok((graph, seconds))
     }
 
-    /// The cheapest of the assignments that give each unit one of `offers`: units in order, each the
-    /// best while the others stay, until nothing changes.
+    /// The cheapest of the assignments that leave out `pruned` and give each unit one of `offers`: units in
+    /// order, each the best while the others stay, until nothing changes.
     ///
     /// # Errors
     /// As [`Saturated::extract`].
-    pub fn cheapest(&self, offers: &[Choice]) -> Result<Assignment> {
-        let mut best: Assignment = vec![offers.first().copied().unwrap_or_default(); self.choices.units.len()];
+    pub fn cheapest(&self, offers: &[Choice], pruned: Pruned) -> Result<Assignment> {
+        let first = offers.first().copied().unwrap_or_default();
+        let mut best = Assignment { units: vec![first; self.choices.units.len()], pruned };
+        if pruned.whole || offers.len() < 2 {
+            return Ok(best);
+        }
         let mut seconds = self.extract(&best)?.1;
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            for unit in 0..best.len() {
+            for unit in 0..best.units.len() {
                 for choice in offers {
-                    let before = std::mem::replace(&mut best[unit], *choice);
+                    let before = std::mem::replace(&mut best.units[unit], *choice);
                     let found = self.extract(&best)?.1;
                     if found < seconds {
                         (seconds, changed) = (found, true);
                     } else {
-                        best[unit] = before;
+                        best.units[unit] = before;
                     }
                 }
             }

@@ -184,6 +184,7 @@ impl<V: Clone> Args<'_, V> {
             "pair" => Term::Weights(self.values(0)?),
             "first" => self.result(0)?,
             "second" => self.result(1)?,
+            "skipped" => Term::Value(self.value(0)?),
             "nil" => Term::Chain(Vec::new(), Vec::new()),
             step => self.step(step)?,
         })

@@ -6,7 +6,7 @@ pub mod random;
 
 use llmc_ir::parse::parse_block;
 use llmc_ir::{Block, DType, Scheme};
-use llmc_passes::{Choice, Options, Report, TargetFacts, run_block};
+use llmc_passes::{Choice, Options, Pruned, Report, TargetFacts, run_block};
 use std::path::{Path, PathBuf};
 
 /// The line that stands between the block and what becomes of it.
@@ -19,6 +19,8 @@ pub struct FileTest {
     pub rules: Vec<String>,
     /// What each unit may be: `stored` or schemes.
     pub choices: Vec<Choice>,
+    /// What is left out: `block` or `columns`.
+    pub pruned: Pruned,
     input: String,
     pub expected: String,
 }
@@ -53,6 +55,7 @@ impl FileTest {
             target: header("target ").trim().into(),
             rules,
             choices,
+            pruned: pruned(header("prune ").trim()),
             input: input.trim_end().into(),
             expected,
             path,
@@ -68,9 +71,14 @@ impl FileTest {
         Options { choices: self.choices.clone(), ..Options::new(facts) }
     }
 
+    /// Runs all passes on the block.
+    pub fn rewrite(&self, options: &Options) -> (Block, Report) {
+        run_block(self.block(), options, self.pruned).expect("the block rewrites")
+    }
+
     /// The rewritten block as text.
     pub fn result(&self) -> String {
-        rewrite(self.block(), &self.options()).0.to_string()
+        self.rewrite(&self.options()).0.to_string()
     }
 
     pub fn bless(&self, found: &str) {
@@ -89,9 +97,13 @@ fn choice(name: &str) -> Choice {
     }
 }
 
-/// Runs all passes on a block.
-pub fn rewrite(block: Block, options: &Options) -> (Block, Report) {
-    run_block(block, options).expect("the block rewrites")
+fn pruned(name: &str) -> Pruned {
+    match name {
+        "" => Pruned::default(),
+        "block" => Pruned { whole: true, columns: false },
+        "columns" => Pruned { whole: false, columns: true },
+        other => panic!("{other} cannot be pruned"),
+    }
 }
 
 /// Names of the ops that run as kernels, in order.

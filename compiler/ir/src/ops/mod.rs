@@ -146,6 +146,10 @@ ops! {
     Slice "slice" slice { start: usize, len: usize }
     /// Rows `start..start+len` of a weight or vector (dimension 0).
     SliceRows "slice_rows" slice_rows { start: usize, len: usize }
+    /// Rows (axis 0) or columns (axis 1) that an ascending index lists: `(x [a,b], keep i32[m]) -> [m,b]` or `[a,m]`.
+    Select "select" select { axis: usize }
+    /// Columns of a weight at their places among zeros: `(w [N,m], keep i32[m]) -> [N,size]`.
+    Scatter "scatter" scatter { size: usize }
     /// The same elements in another shape; a symbolic dimension stays outermost.
     Reshape "reshape" reshape { shape: Vec<crate::types::Dim> }
     /// Sum of two tensors of one shape.

@@ -75,6 +75,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         | Op::Transpose {}
         | Op::Concat {}
         | Op::SliceRows { .. }
+        | Op::Select { .. }
+        | Op::Scatter { .. }
         | Op::Quantize { .. }
         | Op::Reshape { .. } => Err(l.error(node, "works on weights only, and found an activation")),
         Op::Dequantize { .. } => Err(l.error(node, "is left over: quantized weights need the rewrite rules")),

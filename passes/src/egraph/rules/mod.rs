@@ -23,6 +23,7 @@ pub mod norm;
 pub mod qkv;
 pub mod rope;
 pub mod scale;
+pub mod select;
 pub mod shape;
 
 use super::facts::{EGraph, Facts, infer};
@@ -60,7 +61,9 @@ pub fn always(_: &mut Match<'_>) -> bool {
 
 /// Every rule, in the order in which they are tried.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    [matmul::RULES, norm::RULES, rope::RULES, qkv::RULES, ffn::RULES, shape::RULES, scale::RULES].into_iter().flatten()
+    [matmul::RULES, norm::RULES, rope::RULES, qkv::RULES, ffn::RULES, shape::RULES, scale::RULES, select::RULES]
+        .into_iter()
+        .flatten()
 }
 
 /// Where a pattern was found: what its variables stand for.
