@@ -2,7 +2,6 @@
 
 pub mod artifact;
 pub mod command;
-pub mod jit;
 pub mod kirgen;
 pub mod reference;
 pub mod step;

@@ -3,10 +3,10 @@
 //!
 //! Memory that a step must not depend on holds NaN, or in the interpreter nothing that may be read.
 
-use crate::jit::{self, Loaded};
 use llmc_abi::StepArgs;
 use llmc_abi::step::{STEP_FIELDS, Sampling};
 use llmc_ir::interp::Interp;
+use llmc_jit::{Loaded, Region};
 use llmc_kernels::kir::Program;
 use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
 use llmc_kernels::layout::PAGE;
@@ -200,41 +200,12 @@ pub fn prefill(runner: &mut dyn Runner, seq: i32, ids: &[i32], chunk: usize) -> 
     chunks.flat_map(|(i, part)| runner.step(&Step::of(seq, i * chunk, part))).collect()
 }
 
-/// Zeroed memory that takes room only where it is touched.
-pub struct Region {
-    base: *mut u8,
-    bytes: usize,
+fn region(bytes: usize) -> Region {
+    Region::new(bytes).unwrap_or_else(|e| panic!("{e}"))
 }
 
-impl Region {
-    fn new(bytes: usize) -> Region {
-        let bytes = bytes.max(1);
-        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new anonymous mapping.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind | libc::MAP_NORESERVE, -1, 0) };
-        assert_ne!(base, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
-        Region { base: base.cast(), bytes }
-    }
-
-    fn of(bytes: &[u8]) -> Region {
-        let mut region = Region::new(bytes.len());
-        region.slice(0, bytes.len()).copy_from_slice(bytes);
-        region
-    }
-
-    /// A part of it.
-    pub fn slice(&mut self, start: usize, bytes: usize) -> &mut [u8] {
-        assert!(start + bytes <= self.bytes, "inside the mapping");
-        // SAFETY: inside the mapping, which this value owns.
-        unsafe { std::slice::from_raw_parts_mut(self.base.add(start), bytes) }
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length.
-        unsafe { libc::munmap(self.base.cast(), self.bytes) };
-    }
+fn region_of(bytes: &[u8]) -> Region {
+    Region::of(bytes).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A byte of which four make a NaN.
@@ -254,12 +225,12 @@ pub struct Native<'a> {
 impl<'a> Native<'a> {
     /// Compiles the model's step for the target it was planned for, which this machine must be.
     pub fn new(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize) -> Native<'a> {
-        Native::compile(model, backend, pages, workers, Region::of(&model.weights))
+        Native::compile(model, backend, pages, workers, region_of(&model.weights))
     }
 
     /// The same with weights that are zero but for what `fill` writes.
     pub fn sparse(model: &'a Model, backend: &dyn Backend, workers: usize, fill: impl Fn(&mut Region)) -> Native<'a> {
-        let mut weights = Region::new(model.plan.weights.bytes);
+        let mut weights = region(model.plan.weights.bytes);
         fill(&mut weights);
         Native::compile(model, backend, Pages::new(0, 1, PAGE), workers, weights)
     }
@@ -268,29 +239,29 @@ impl<'a> Native<'a> {
         let target = &model.plan.variants[model.variant].target;
         let objects = backend.compile(model.program(), target).unwrap_or_else(|e| panic!("{e}"));
         let page_bytes = model.plan.kv.page_bytes;
-        let mut kv = Region::new(pages.end() * page_bytes);
+        let mut kv = region(pages.end() * page_bytes);
         kv.slice(pages.first() * page_bytes, (pages.end() - pages.first()) * page_bytes).fill(POISON);
-        Native { model, code: jit::load(&objects), pages, workers, weights, kv }
+        Native { model, code: llmc_jit::load(&objects).unwrap_or_else(|e| panic!("{e}")), pages, workers, weights, kv }
     }
 }
 
 impl Runner for Native<'_> {
     fn step(&mut self, step: &Step) -> Vec<f32> {
-        let mut arena = Region::new(self.model.arena_bytes(self.workers));
-        arena.slice(0, arena.bytes).fill(POISON);
-        let mut logits = Region::new(step.rows.len() * self.model.vocab * 4);
+        let mut arena = region(self.model.arena_bytes(self.workers));
+        arena.slice(0, arena.bytes()).fill(POISON);
+        let mut logits = region(step.rows.len() * self.model.vocab * 4);
         let lists = step.arrays(&self.pages).map(|(name, list)| {
             let bytes: Vec<u8> = list.iter().flat_map(|v| v.to_le_bytes()).collect();
-            (name, Region::of(&bytes))
+            (name, region_of(&bytes))
         });
         let mut values: BTreeMap<&str, u64> = step.counts(&self.pages).into();
-        values.extend(lists.iter().map(|(name, region)| (*name, region.base as u64)));
+        values.extend(lists.iter().map(|(name, region)| (*name, region.base() as u64)));
         let memory = [("weights", &self.weights), ("kv", &self.kv), ("arena", &arena), ("logits", &logits)];
-        values.extend(memory.map(|(name, region)| (name, region.base as u64)));
+        values.extend(memory.map(|(name, region)| (name, region.base() as u64)));
         values.extend([("sampled", 0), ("sampling", 0)]);
-        let args = Region::of(&arguments(&values));
+        let args = region_of(&arguments(&values));
         // SAFETY: the arguments fulfil the step's contract: all buffers are as large as planned.
-        unsafe { self.code.run(self.model.entry(), args.base, self.workers) };
+        unsafe { self.code.run(self.model.entry(), args.base(), self.workers) }.unwrap_or_else(|e| panic!("{e}"));
         floats(logits.slice(0, step.rows.len() * self.model.vocab * 4))
     }
 }

@@ -92,7 +92,7 @@ fn meaning(program: &Program, target: &Target) -> Program {
 /// Compiles; nothing but the barrier may be undefined.
 fn objects(backend: &dyn Backend, program: &Program, target: &Target) -> Vec<Object> {
     let objects = backend.compile(program, target).unwrap_or_else(|e| panic!("{e}"));
-    let undefined = jit::undefined(&objects);
+    let undefined = jit::undefined(&objects).expect("ELF");
     assert!(undefined.iter().all(|s| s == BARRIER_SYMBOL), "{}: undefined {undefined:?}", backend.name());
     objects
 }
@@ -105,7 +105,7 @@ fn differences(seed: u64, target: &Target) -> Vec<String> {
     let expected = interpreted(&meaning(&program, target), &input);
     let differs = |backend: Box<dyn Backend>| {
         let objects = objects(&*backend, &program, target);
-        let found = compiled(&jit::load(&objects), &input);
+        let found = compiled(&jit::load(&objects).expect("loads"), &input);
         let at = found.iter().zip(&expected).position(|(a, b)| a != b)?;
         Some(format!("seed {seed}, {}, {}: byte {at}", backend.name(), target.name))
     };
@@ -126,7 +126,7 @@ fn failures(test: &FileTest, target: &Target) -> Vec<String> {
     let name = test.program.functions.last().expect("a program has an entry").name.clone();
     let mut wrong = Vec::new();
     for backend in backends() {
-        let code = jit::load(&objects(&*backend, &test.program, target));
+        let code = jit::load(&objects(&*backend, &test.program, target)).expect("loads");
         for case in &test.runs {
             let inputs: Vec<Vec<u8>> = case.buffers.iter().map(|b| b.input.clone()).collect();
             // SAFETY: the same runs pass in the interpreter, which checks every access.

@@ -20,6 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llmc-codegen-llvm", &["llmc-kernels", "llmc-abi"]),
     ("llmc-codegen-cranelift", &["llmc-kernels", "llmc-abi"]),
     ("llmc-link", &["llmc-kernels", "llmc-abi"]),
+    ("llmc-jit", &["llmc-kernels", "llmc-abi"]),
+    ("llmc-calibrate", &["llmc-ir", "llmc-passes", "llmc-kernels", "llmc-lower", "llmc-jit", "llmc-abi"]),
     ("llmc-ptxas", &[]),
     ("llmc-rt", &["llmc-abi"]),
 ];

@@ -2,7 +2,7 @@
 
 use crate::emit::Emit;
 use crate::isolate::Product;
-use crate::options::{Activations, BackendName, Kv, Options};
+use crate::options::{Activations, BackendName, Kv, Options, Prune};
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use llmc_ir::quant::Scheme;
@@ -57,6 +57,13 @@ pub struct ModelArgs {
     /// int4:group=128 [default: none]
     #[arg(long, env = "LLMC_QUANTIZE", value_parser = quantize)]
     pub quantize: Option<Quantize>,
+    /// What is left out: layers=N, the N layers of least influence; ffn=30%, the feed-forward channels worth
+    /// least; or both. Needs --calibrate
+    #[arg(long, env = "LLMC_PRUNE", value_delimiter = ',', value_parser = prune)]
+    pub prune: Vec<PruneArg>,
+    /// A text file like what the model will read, on which its parts are measured
+    #[arg(long, env = "LLMC_CALIBRATE", value_name = "FILE")]
+    pub calibrate: Option<PathBuf>,
     /// Element type of the KV cache
     #[arg(long, env = "LLMC_KV", value_enum, default_value_t)]
     pub kv: Kv,
@@ -160,7 +167,42 @@ fn quantize(text: &str) -> Result<Quantize, String> {
     }
 }
 
+/// One value of `--prune`.
+#[derive(Clone, Copy, Debug)]
+pub enum PruneArg {
+    /// `layers=N`.
+    Layers(usize),
+    /// `ffn=P%`.
+    Ffn(f64),
+}
+
+fn prune(text: &str) -> Result<PruneArg, String> {
+    let wrong = || format!("{text} is neither layers=N nor ffn=30%");
+    if text == "auto" {
+        return Err("auto chooses within a --budget, which llmc cannot do yet; give layers=N or ffn=30%".into());
+    }
+    match text.split_once('=').ok_or_else(wrong)? {
+        ("layers", n) => n.parse().map(PruneArg::Layers).map_err(|_| wrong()),
+        ("ffn", share) => {
+            let percent = share.strip_suffix('%').and_then(|p| p.parse::<f64>().ok()).ok_or_else(wrong)?;
+            match (0.0..100.0).contains(&percent) {
+                true => Ok(PruneArg::Ffn(percent)),
+                false => Err(format!("ffn={share}: at least 0 % and less than 100 % of the channels can go")),
+            }
+        }
+        _ => Err(wrong()),
+    }
+}
+
 impl ModelArgs {
+    /// What all the values of `--prune` ask for together; of two of a kind the last.
+    fn pruning(&self) -> Prune {
+        self.prune.iter().fold(Prune::default(), |all, arg| match arg {
+            PruneArg::Layers(layers) => Prune { layers: *layers, ..all },
+            PruneArg::Ffn(ffn_percent) => Prune { ffn_percent: *ffn_percent, ..all },
+        })
+    }
+
     /// The options these flags stand for.
     pub fn options(&self) -> Options {
         Options {
@@ -169,6 +211,8 @@ impl ModelArgs {
             backend: self.backend,
             activations: self.activations,
             quantize: self.quantize.and_then(|q| q.0),
+            prune: self.pruning(),
+            calibrate: self.calibrate.clone(),
             kv: self.kv,
             ctx_size: self.ctx_size,
             fuel: self.fuel,

@@ -6,7 +6,8 @@ use crate::manifest;
 use crate::options::{Activations, Kv, Options};
 use crate::payload::Payload;
 use crate::progress::Progress;
-use llmc_ir::{DType, Module};
+use crate::prune::{self, Pruned};
+use llmc_ir::{DType, Module, ParamSource};
 use llmc_kernels::{Object, Target};
 use llmc_link::VariantSpec;
 use llmc_lower::Plan;
@@ -34,6 +35,15 @@ pub struct Front {
     pub module: Module,
     /// What the rewriting did.
     pub passes: llmc_passes::Report,
+    /// What was left out of the model.
+    pub pruned: Pruned,
+}
+
+impl Front {
+    /// The weights, with the lists of what stays of them.
+    pub fn params(&self) -> impl ParamSource + '_ {
+        self.pruned.params(&self.opened.checkpoint)
+    }
 }
 
 /// Compiles a model into the executable `out`.
@@ -73,9 +83,11 @@ pub fn front(options: &Options, progress: &Progress) -> Result<Front> {
     let opened = llmc_models::open(&options.model)?;
     let build = build_options(&opened, options)?;
     let mut module = llmc_models::build(&opened, &build)?;
+    let pruned = prune::decide(&opened, &module, options, progress)?;
     progress.stage("optimizing the graph");
-    let passes = llmc_passes::run(&mut module, &pass_options(options)?)?;
-    Ok(Front { opened, build, module, passes })
+    let pass_options = llmc_passes::Options { pruning: pruned.pruning.clone(), ..pass_options(options)? };
+    let passes = llmc_passes::run(&mut module, &pass_options)?;
+    Ok(Front { opened, build, module, passes, pruned })
 }
 
 /// The module as the builder makes it, before any pass.

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod options;
 pub mod payload;
 pub mod progress;
+pub mod prune;
 pub mod signals;
 
 pub use compile::{Artifact, compile};

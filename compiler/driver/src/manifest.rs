@@ -22,7 +22,7 @@ pub fn build(front: &Front, plan: &Plan, options: &Options) -> Result<Manifest> 
         llmc: env!("CARGO_PKG_VERSION").into(),
         name: front.opened.name.clone(),
         architecture: front.opened.spec.family.to_string(),
-        model: model(front),
+        model: model(front, plan),
         text: text(&front.opened.text),
         step: plan.step.clone(),
         kv: plan.kv.clone(),
@@ -37,17 +37,19 @@ pub fn build(front: &Front, plan: &Plan, options: &Options) -> Result<Manifest> 
             (None, Activations::F32) => "f32".into(),
             (None, Activations::Bf16) => "bf16".into(),
         },
+        pruned: front.pruned.info(),
         license: front.opened.license.clone(),
         sources: front.opened.sources.iter().map(|p| source(p)).collect::<Result<_>>()?,
     })
 }
 
-fn model(front: &Front) -> ModelInfo {
+fn model(front: &Front, plan: &Plan) -> ModelInfo {
+    let stored = || plan.tensors(&front.module).iter().map(|t| t.shape.iter().product::<usize>() as u64).sum();
     ModelInfo {
         vocab: front.opened.spec.vocab,
         d_model: front.opened.spec.width,
-        layers: front.opened.spec.layers.len(),
-        parameters: front.opened.checkpoint.parameter_count(),
+        layers: front.module.kv.len(),
+        parameters: if front.pruned.is_nothing() { front.opened.checkpoint.parameter_count() } else { stored() },
         context: front.build.ctx,
     }
 }

@@ -21,6 +21,15 @@ pub enum Activations {
     Int8,
 }
 
+/// How much of a model is pruned.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Prune {
+    /// Layers that are left out.
+    pub layers: usize,
+    /// Share of each layer's feed-forward channels that is left out, in percent.
+    pub ffn_percent: f64,
+}
+
 /// Element type of the KV cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kv {
@@ -53,6 +62,10 @@ pub struct Options {
     pub activations: Activations,
     /// How weights are stored; `None` is as the checkpoint has them.
     pub quantize: Option<Scheme>,
+    /// What is pruned.
+    pub prune: Prune,
+    /// A text on which the model is measured.
+    pub calibrate: Option<PathBuf>,
     /// KV cache type.
     pub kv: Kv,
     /// Positions; `None` is what the model has.
@@ -81,6 +94,8 @@ impl Options {
             backend: None,
             activations: Activations::Auto,
             quantize: None,
+            prune: Prune::default(),
+            calibrate: None,
             kv: Kv::F16,
             ctx_size: None,
             fuel: None,

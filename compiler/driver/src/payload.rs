@@ -51,7 +51,8 @@ impl PayloadSource for Payload<'_> {
     fn write_weights(&mut self, to: &mut dyn Write) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let bar = self.progress.bytes("packing weights", self.weights_len());
         let mut written = 0u64;
-        pack::pack(&self.front.module, &self.plan.weights, &self.front.opened.checkpoint, &mut |offset, bytes| {
+        let params = self.front.params();
+        pack::pack(&self.front.module, &self.plan.weights, &params, &mut |offset, bytes| {
             zeros(to, offset - written)?;
             to.write_all(bytes)?;
             written = offset + bytes.len() as u64;

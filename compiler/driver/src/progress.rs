@@ -55,6 +55,23 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Progress over steps, whose number becomes known with the first.
+    pub fn steps(&self, what: &str) -> Bar {
+        match self {
+            Progress::Bars => {
+                let style = ProgressStyle::with_template("{msg} [{bar:32}] {pos}/{len} {eta}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
+                Bar(Some(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what.to_owned())))
+            }
+            other => {
+                other.stage(what);
+                Bar(None)
+            }
+        }
+    }
+}
+
 /// A running bar, or nothing.
 pub struct Bar(Option<ProgressBar>);
 
@@ -62,6 +79,14 @@ impl Bar {
     /// Bytes done.
     pub fn set(&self, done: u64) {
         if let Some(bar) = &self.0 {
+            bar.set_position(done);
+        }
+    }
+
+    /// Steps done, and how many there are.
+    pub fn set_of(&self, done: u64, all: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(all);
             bar.set_position(done);
         }
     }

@@ -205,15 +205,15 @@ pub struct WeightsPlan {
     pub bytes: usize,
 }
 
-/// Canonical names of the actual parameters that an expression reads in a call.
+/// Canonical names of the actual weights that an expression reads in a call; an index is none.
 pub fn params_of<'a>(expr: &WeightExpr, call: &llmc_ir::Call, module: &'a llmc_ir::Module) -> Vec<&'a str> {
     match expr {
         WeightExpr::Param(i) => vec![module.param(call.params[*i]).name.as_str()],
         WeightExpr::Const(_) => vec![],
-        WeightExpr::Transpose(e) | WeightExpr::SliceRows(e, ..) | WeightExpr::Quantize(e, _) => {
-            params_of(e, call, module)
-        }
-        WeightExpr::Select(e, _, keep) => [params_of(e, call, module), params_of(keep, call, module)].concat(),
+        WeightExpr::Transpose(e)
+        | WeightExpr::SliceRows(e, ..)
+        | WeightExpr::Select(e, ..)
+        | WeightExpr::Quantize(e, _) => params_of(e, call, module),
         WeightExpr::Concat(parts) => parts.iter().flat_map(|p| params_of(p, call, module)).collect(),
     }
 }

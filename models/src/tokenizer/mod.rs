@@ -56,6 +56,16 @@ pub fn compile(tokenizer_json: &[u8]) -> Result<Vec<u8>, TokenizerError> {
     out.finish()
 }
 
+/// Ids of a text by a tokenizer.json, without special tokens.
+///
+/// # Errors
+/// If the library refuses the file or the text.
+pub fn encode(tokenizer_json: &[u8], text: &str) -> Result<Vec<u32>, TokenizerError> {
+    let failed = |e: tokenizers::Error| TokenizerError::Library(e.to_string());
+    let library = Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
+    Ok(library.encode(text, false).map_err(failed)?.get_ids().to_vec())
+}
+
 fn check_model_kind(head: &Head) -> Result<(), TokenizerError> {
     match head.model.kind.as_deref() {
         None | Some("BPE") => Ok(()),

@@ -30,6 +30,9 @@ pub struct Manifest {
     pub weights: WeightsInfo,
     /// Activation type taken: `f32` or `bf16`.
     pub activations: String,
+    /// What was pruned from the checkpoint's model, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<PrunedInfo>,
     /// Licence named by the model's files, if any.
     pub license: Option<String>,
     /// Files compiled: name and XXH3-64 of their bytes in hexadecimal.
@@ -46,6 +49,15 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Positions that one sequence may have.
     pub context: usize,
+}
+
+/// What was left out of a checkpoint's model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PrunedInfo {
+    /// Layers of the checkpoint, counted from 0.
+    pub layers: Vec<usize>,
+    /// Feed-forward channels that stay in each layer, and how many there were; where they were pruned.
+    pub channels: Option<(usize, usize)>,
 }
 
 /// What the text commands need beside the tokenizer.

@@ -1,6 +1,6 @@
 //! `info`: what the artifact is, and how it would run on this machine.
 
-use llmc_abi::manifest::VariantInfo;
+use llmc_abi::manifest::{PrunedInfo, VariantInfo};
 use llmc_abi::{Feature, Manifest, features};
 use serde_json::{Value, json};
 
@@ -75,6 +75,14 @@ fn plan(manifest: &Manifest, args: &Info, variant: usize, workers: usize) -> Val
     }
 }
 
+/// `layers 3, 5 left out; 512 of 768 feed-forward channels left`.
+fn pruning(pruned: &PrunedInfo) -> String {
+    let layers: Vec<String> = pruned.layers.iter().map(usize::to_string).collect();
+    let layers = (!layers.is_empty()).then(|| format!("layers {} left out", layers.join(", ")));
+    let channels = pruned.channels.map(|(kept, all)| format!("{kept} of {all} feed-forward channels left"));
+    [layers, channels].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
 /// The same for people.
 fn describe(m: &Manifest, runtime: &Value) -> String {
     let bytes = |key: &str| runtime[key].as_u64().map_or("?".into(), megabytes);
@@ -108,6 +116,9 @@ fn describe(m: &Manifest, runtime: &Value) -> String {
         ("variants", variants.join(", ")),
         ("licence", m.license.clone().unwrap_or_else(|| "not stated".into())),
     ];
+    if let Some(pruned) = &m.pruned {
+        rows.insert(2, ("pruned", pruning(pruned)));
+    }
     rows.extend(m.sources.iter().map(|(name, hash)| ("source", format!("{name} (XXH3 {hash})"))));
     match runtime["refusal"].as_str() {
         Some(refusal) => rows.push(("here", format!("cannot run: {refusal}"))),
