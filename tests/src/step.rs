@@ -6,6 +6,7 @@
 use llmc_abi::StepArgs;
 use llmc_abi::step::{STEP_FIELDS, Sampling};
 use llmc_ir::interp::Interp;
+use llmc_ir::{Module, ParamSource};
 use llmc_jit::{Loaded, Region};
 use llmc_kernels::kir::Program;
 use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
@@ -13,7 +14,7 @@ use llmc_kernels::layout::PAGE;
 use llmc_kernels::{Backend, Target};
 use llmc_lower::{Plan, pack};
 use llmc_models::BuildOptions;
-use llmc_passes::{Choice, TargetFacts};
+use llmc_passes::{Choice, Pruning, TargetFacts};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -39,6 +40,8 @@ pub struct Planning {
     pub fuel: Option<u32>,
     /// How weights are stored, and what meets them.
     pub choice: Choice,
+    /// What is left out.
+    pub pruning: Pruning,
     /// Target.
     pub target: Target,
     /// Bytes of the widest vector.
@@ -51,19 +54,24 @@ impl Model {
     /// Plans the model in `folder`. Panics with the reason if that fails.
     pub fn new(folder: &Path, how: &Planning) -> Model {
         let opened = llmc_models::open(folder).unwrap_or_else(|e| panic!("{e}"));
-        let mut module = llmc_models::build(&opened, &how.build).unwrap_or_else(|e| panic!("{e}"));
+        let module = llmc_models::build(&opened, &how.build).unwrap_or_else(|e| panic!("{e}"));
+        Model::of(module, &opened.checkpoint, how, opened.spec.vocab).0
+    }
+
+    /// Plans a module whose weights are `params`; also the module after the passes.
+    pub fn of(mut module: Module, params: &dyn ParamSource, how: &Planning, vocab: usize) -> (Model, Module) {
         let plan = plan(&mut module, how);
         let mut weights = vec![0; plan.weights.bytes];
         let mut store = |offset: u64, bytes: &[u8]| {
             weights[offset as usize..][..bytes.len()].copy_from_slice(bytes);
             Ok(())
         };
-        pack::pack(&module, &plan.weights, &opened.checkpoint, &mut store).unwrap_or_else(|e| panic!("{e}"));
-        Model { plan, weights, vocab: opened.spec.vocab, variant: 0 }
+        pack::pack(&module, &plan.weights, params, &mut store).unwrap_or_else(|e| panic!("{e}"));
+        (Model { plan, weights, vocab, variant: 0 }, module)
     }
 
     /// A module's plan, without weights; see [`Native::sparse`].
-    pub fn without_weights(module: &mut llmc_ir::Module, how: &Planning, vocab: usize) -> Model {
+    pub fn without_weights(module: &mut Module, how: &Planning, vocab: usize) -> Model {
         Model { plan: plan(module, how), weights: vec![], vocab, variant: 0 }
     }
 
@@ -93,9 +101,14 @@ pub fn meaning(folder: &Path, how: &Planning, ids: &[i32]) -> Vec<f32> {
     logits.as_f32().expect("logits are f32").to_vec()
 }
 
-fn plan(module: &mut llmc_ir::Module, how: &Planning) -> Plan {
+fn plan(module: &mut Module, how: &Planning) -> Plan {
     let facts = TargetFacts::named(&how.target.name).expect("every target has facts");
-    let passes = llmc_passes::Options { fuel: how.fuel, choices: vec![how.choice], ..llmc_passes::Options::new(facts) };
+    let passes = llmc_passes::Options {
+        fuel: how.fuel,
+        choices: vec![how.choice],
+        pruning: how.pruning.clone(),
+        ..llmc_passes::Options::new(facts)
+    };
     llmc_passes::run(module, &passes).unwrap_or_else(|e| panic!("{e}"));
     let info = llmc_ir::verify(module).unwrap_or_else(|e| panic!("{e}"));
     let limits = llmc_lower::Options { tokens: how.tokens, rows: how.tokens };

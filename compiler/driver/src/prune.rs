@@ -202,7 +202,10 @@ fn windows(opened: &Opened, path: &Path) -> Result<Vec<Vec<i32>>> {
 /// Says what goes and what it costs.
 fn report(pruned: &Pruned, findings: &Findings, progress: &Progress) {
     for layer in &pruned.pruning.layers {
-        progress.stage(&format!("leaving out layer {layer}: alone it changes predictions by {:.4} nats", findings.layers[*layer]));
+        progress.stage(&format!(
+            "leaving out layer {layer}: alone it changes predictions by {:.4} nats",
+            findings.layers[*layer]
+        ));
     }
     if let Some((kept, all)) = pruned.channels {
         progress.stage(&format!("keeping {kept} of {all} feed-forward channels in each layer"));

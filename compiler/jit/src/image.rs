@@ -100,14 +100,7 @@ impl Image {
         Ok(section + symbol.address() as usize)
     }
 
-    fn apply(
-        &mut self,
-        kind: u32,
-        place: usize,
-        (target, slot): (usize, usize),
-        addend: i64,
-        base: u64,
-    ) -> Result<()> {
+    fn apply(&mut self, kind: u32, place: usize, (target, slot): (usize, usize), addend: i64, base: u64) -> Result<()> {
         let relative = |to: usize| (to as i64 + addend - place as i64) as i32;
         let four = match kind {
             elf::R_X86_64_PC32 | elf::R_X86_64_PLT32 => relative(target),

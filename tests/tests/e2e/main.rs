@@ -7,6 +7,7 @@ mod cuda;
 mod determinism;
 mod llmc_cli;
 mod output_files;
+mod prune;
 mod quantize;
 mod signals;
 mod standalone;

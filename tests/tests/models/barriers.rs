@@ -9,7 +9,7 @@ use llmc_kernels::kir::{Op, Program, Region};
 use llmc_kernels::layout::PROLOGUE_ROWS;
 use llmc_kernels::{Backend, Target};
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::Choice;
+use llmc_passes::{Choice, Pruning};
 use llmc_tests::reference::{Prompt, prompts, relative_error};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, Runner, Step, prefill};
 use llmc_tests::weights;
@@ -25,7 +25,18 @@ fn planned(name: &str, build: BuildOptions, fuel: Option<u32>) -> Model {
 
 fn planned_for(target: Target, name: &str, build: BuildOptions, fuel: Option<u32>) -> Model {
     let folder = weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("barriers"));
-    Model::new(&folder, &Planning { build, fuel, choice: Choice::default(), target, vector_bytes: 64, tokens: 40 })
+    Model::new(
+        &folder,
+        &Planning {
+            build,
+            fuel,
+            choice: Choice::default(),
+            pruning: Pruning::default(),
+            target,
+            vector_bytes: 64,
+            tokens: 40,
+        },
+    )
 }
 
 fn reference(name: &str, n: usize) -> Prompt {

@@ -7,7 +7,7 @@ use llmc_ir::{DType, Scheme};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::Choice;
+use llmc_passes::{Choice, Pruning};
 use llmc_tests::reference::{prompts, relative_error};
 use llmc_tests::step::{Interpreted, Model, Pages, Planning, Runner, Step, meaning, prefill};
 use llmc_tests::weights;
@@ -25,7 +25,7 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 /// How to plan for groups of `threads` threads.
 pub(crate) fn planning(build: BuildOptions, choice: Choice, threads: usize) -> Planning {
     let target = Target { threads, ..Target::from_name("cuda").expect("a known target") };
-    Planning { build, fuel: None, choice, target, vector_bytes: 64, tokens: 40 }
+    Planning { build, fuel: None, choice, pruning: Pruning::default(), target, vector_bytes: 64, tokens: 40 }
 }
 
 /// A fixture planned for groups of `threads` threads.

@@ -7,7 +7,7 @@ use llmc_codegen_cranelift::CraneliftBackend;
 use llmc_ir::DType;
 use llmc_kernels::{Backend, Target};
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::Choice;
+use llmc_passes::{Choice, Pruning};
 use llmc_tests::artifact::{Artifact, BACKENDS, defaults, exact};
 use llmc_tests::reference::{Prompt, prompts, relative_error};
 use llmc_tests::step::{Model, Native, Pages, Planning, Runner, Step, prefill};
@@ -94,7 +94,15 @@ fn planned(name: &str, kv: DType, vector_bytes: usize) -> Model {
     let build = BuildOptions { activations: Activations::F32, kv, ctx: 64 };
     Model::new(
         &model(name),
-        &Planning { build, fuel: None, choice: Choice::default(), target, vector_bytes, tokens: 64 },
+        &Planning {
+            build,
+            fuel: None,
+            choice: Choice::default(),
+            pruning: Pruning::default(),
+            target,
+            vector_bytes,
+            tokens: 64,
+        },
     )
 }
 

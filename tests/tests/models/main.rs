@@ -6,6 +6,7 @@ mod group_barriers;
 mod groups;
 mod invariance;
 mod large;
+mod pruning;
 mod quantized;
 mod rewriting;
 mod trained;

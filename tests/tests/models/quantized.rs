@@ -10,7 +10,7 @@ use llmc_ir::{DType, Scheme};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::Choice;
+use llmc_passes::{Choice, Pruning};
 use llmc_tests::artifact::{Artifact, BACKENDS, defaults};
 use llmc_tests::reference::{Prompt, prompts};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, prefill};
@@ -130,7 +130,15 @@ fn the_interpreter_finds_nothing() {
     for scheme in [Scheme::W8A8, Scheme::W4, Scheme::W5, Scheme::Int4Asym { group: 64 }] {
         let choice = Choice { weights: Some(scheme), rows: Some(DType::I8) };
         let (backend, vector_bytes) = backends().swap_remove(0);
-        let how = Planning { build, fuel: None, choice, target: target.clone(), vector_bytes, tokens: 20 };
+        let how = Planning {
+            build,
+            fuel: None,
+            choice,
+            pruning: Pruning::default(),
+            target: target.clone(),
+            vector_bytes,
+            tokens: 20,
+        };
         let model = Model::new(&model("llama2"), &how);
         let pages = Pages::new(1, 1, 64);
         let native = bits(&prefill(&mut Native::new(&model, &*backend, pages.clone(), 2), 0, ids, 17));
