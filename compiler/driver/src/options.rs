@@ -38,6 +38,8 @@ pub enum Kv {
     F16,
     /// binary32.
     F32,
+    /// 8-bit integers with a scale for each head and position.
+    Int8,
 }
 
 /// Code generator.

@@ -5,7 +5,8 @@
 //! - Weights `[N,K]`: panels of [`PANEL`] output rows in lanes, K running; see [`crate::formats`].
 //! - KV cache: pages of [`PAGE`] positions. In a page, layers one after another; in a layer the
 //!   keys as `[head][element][position]`, then the values as `[head][position][element]`. Keys lie
-//!   transposed so that scores of 16 positions fill a vector.
+//!   transposed so that scores of 16 positions fill a vector. Behind the 8-bit integers of a head stand
+//!   its positions' scales.
 
 /// Output rows of a weight panel.
 pub const PANEL: usize = 16;
@@ -45,13 +46,23 @@ pub struct KvLayout {
     pub heads: usize,
     /// Elements per head.
     pub head_dim: usize,
-    /// Bytes per element: 2 (binary16) or 4 (binary32).
+    /// Bytes per element: 1 (integers with a scale for each position), 2 (binary16) or 4 (binary32).
     pub elem_bytes: usize,
 }
 
 impl KvLayout {
     /// Bytes of one head's keys (or values) in a page.
     pub fn head_bytes(&self) -> usize {
+        self.head_dim * PAGE * self.elem_bytes + if self.has_scales() { 4 * PAGE } else { 0 }
+    }
+
+    /// Whether elements are integers with a scale (f32) for each position.
+    pub fn has_scales(&self) -> bool {
+        self.elem_bytes == 1
+    }
+
+    /// Where the scales of a head's positions begin.
+    pub fn scale_offset(&self) -> usize {
         self.head_dim * PAGE * self.elem_bytes
     }
 

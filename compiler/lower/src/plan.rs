@@ -76,6 +76,12 @@ pub fn plan(
     let mut weights = None;
     let mut variants = Vec::new();
     for target in targets {
+        if target.is_gpu() && module.kv.iter().any(|kv| kv.dtype == DType::I8) {
+            return Err(Error::Limit(format!(
+                "{}: GPUs have no 8-bit KV cache yet; choose --kv f16 or f32",
+                target.name
+            )));
+        }
         for (schedule, tokens) in forms(target, max_vector_bytes, options) {
             let limits = Options { tokens, rows: options.rows.min(tokens) };
             let (variant, packed) = variant(module, target, schedule, &kv, limits)?;
@@ -115,8 +121,8 @@ fn kv_layouts(module: &Module) -> Result<KvLayouts> {
     let mut page_bytes = 0;
     for (i, kv) in module.kv.iter().enumerate() {
         let elem_bytes = match kv.dtype {
-            DType::F16 | DType::F32 => kv.dtype.size(),
-            other => return Err(Error::Limit(format!("KV cache {i} of type {other}; choose --kv f16 or f32"))),
+            DType::F16 | DType::F32 | DType::I8 => kv.dtype.size(),
+            other => return Err(Error::Limit(format!("KV cache {i} of type {other}; choose --kv f16, f32 or int8"))),
         };
         let layout = KvLayout { heads: kv.heads, head_dim: kv.head_dim, elem_bytes };
         layers.push((layout, page_bytes));

@@ -1,6 +1,7 @@
 //! Whole models: what their executables compute, and what it must not depend on.
 
 mod barriers;
+mod cache;
 mod fidelity;
 mod group_barriers;
 mod groups;

@@ -249,7 +249,8 @@ pub(crate) fn pointwise(op: &Op, operands: &[&Type], sizes: Sizes, flops: f64) -
     Cost { flops: computed * flops, ..traffic(operands, &results, sizes) }
 }
 
-/// Bytes of one position of a KV cache.
+/// Bytes of one position of a KV cache, scales of integers included.
 pub(crate) fn kv_position_bytes(kv: KvType) -> f64 {
-    2.0 * kv.heads as f64 * kv.head_dim as f64 * kv.dtype.size() as f64
+    let scale = if kv.dtype == DType::I8 { 4.0 } else { 0.0 };
+    2.0 * kv.heads as f64 * (kv.head_dim as f64 * kv.dtype.size() as f64 + scale)
 }

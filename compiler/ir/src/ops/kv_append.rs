@@ -1,10 +1,12 @@
-//! Stores keys and values into a KV cache, rounded to the type of the cache.
+//! Stores keys and values into a KV cache, rounded to the type of the cache: 8-bit integers have one scale for
+//! each head and position.
 
 use super::common::{Args, cache, elements, floats, ints, kv_position_bytes, round_to, traffic};
+use super::round::bytes_of_row;
 use super::{Cost, Op, Sizes};
 use crate::error::Result;
 use crate::interp::RtValue;
-use crate::types::{DType, Dim, TensorType, Type};
+use crate::types::{DType, Dim, KvType, TensorType, Type};
 
 /// Type rule: `(kv, k f32[n,H,hd], v f32[n,H,hd], positions i32[n], seqs i32[n]) -> kv`.
 pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
@@ -25,11 +27,21 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
     let (keys, values) = (floats(operands, 1)?, floats(operands, 2)?);
     let (positions, seqs) = (ints(operands, 3)?, ints(operands, 4)?);
     for (t, (position, seq)) in positions.iter().zip(seqs).enumerate() {
-        let row = |x: &[f32]| x[t * width..(t + 1) * width].iter().map(|v| round_to(kv.ty.dtype, *v)).collect();
+        let row = |x: &[f32]| stored(kv.ty, &x[t * width..(t + 1) * width]);
         let (key, value) = (row(keys), row(values));
         kv.rows.insert((*seq, *position), (key, value));
     }
     Ok(vec![RtValue::Kv(kv)])
+}
+
+/// A row of all heads as the cache holds it.
+fn stored(ty: KvType, row: &[f32]) -> Vec<f32> {
+    if ty.dtype != DType::I8 {
+        return row.iter().map(|v| round_to(ty.dtype, *v)).collect();
+    }
+    let mut out = Vec::with_capacity(row.len());
+    row.chunks_exact(ty.head_dim).for_each(|head| bytes_of_row(head, &mut out));
+    out
 }
 
 /// Bytes and flops: the positions written.
@@ -60,6 +72,16 @@ mod tests {
         assert_eq!(kv.rows.get(&(9, 0)), Some(&(vec![1.0, 2.0], vec![5.0, 6.0])));
         assert_eq!(kv.rows.get(&(1, 4)), Some(&(vec![3.0, 4.0], vec![7.0, 8.0])));
         assert_eq!(kv.rows.len(), 2);
+    }
+
+    #[test]
+    fn integers_have_a_scale_for_each_head_and_position() {
+        let kv = KvCache::new(KvType { dtype: DType::I8, heads: 2, head_dim: 2 });
+        let keys = f(&[1, 2, 2], &[127.0, 0.4, -1.27, 0.026]);
+        let operands = [RtValue::Kv(kv), keys, f(&[1, 2, 2], &[0.; 4]), i(&[0]), i(&[0])];
+        let results = op("kv_append").eval(&operands.iter().collect::<Vec<_>>()).expect("operands fit");
+        let [RtValue::Kv(kv)] = results.as_slice() else { panic!("one cache expected") };
+        assert_eq!(kv.rows.get(&(0, 0)), Some(&(vec![127.0, 0.0, -1.27, 0.03], vec![0.0; 4])));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 }
 
 /// Appends a row rounded to integers from -127 to 127 times its largest magnitude over 127.
-fn bytes_of_row(row: &[f32], out: &mut Vec<f32>) {
+pub(crate) fn bytes_of_row(row: &[f32], out: &mut Vec<f32>) {
     let largest = row.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
     let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
     out.extend(row.iter().map(|v| (v * inverse).clamp(-127.0, 127.0).round_ties_even() * scale));

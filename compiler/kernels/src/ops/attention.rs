@@ -31,6 +31,8 @@ pub struct AttentionKernel {
     pub softcap: Option<f32>,
     /// Query heads whose scores are in flight together.
     pub heads_in_flight: usize,
+    /// Elements of values that are accumulated in registers, those of all heads in flight together.
+    pub values_in_flight: usize,
     /// Where the results of chunks of pages wait in a group.
     pub chunks: Option<Chunks>,
 }
@@ -38,10 +40,18 @@ pub struct AttentionKernel {
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
 /// Vectors of scores in a page.
 const PAGE_VECTORS: usize = PAGE / LANES as usize;
-/// Elements of a head that are accumulated in registers at a time.
-const VALUE_BLOCK: usize = 64;
 /// Finite stand-in for minus infinity: e^(x - y) is zero for it, and never NaN.
 const LOWEST: f64 = -1e30;
+
+/// What is known of a page's positions, in vectors.
+struct Seen {
+    /// Which of them the token sees.
+    visible: Vec<Val>,
+    /// Scales of their keys, where there are any.
+    key_scales: Option<Vec<Val>>,
+    /// Scales of their values.
+    value_scales: Option<Vec<Val>>,
+}
 
 /// Frame memory of one item: scores of a page, accumulated values, and running maximum and sum.
 struct Frame {
@@ -139,13 +149,17 @@ impl AttentionKernel {
         let keys = self.cache.head(env, page, Part::Keys, item.kv_head);
         let values = self.cache.head(env, page, Part::Values, item.kv_head);
         let base = env.b.mul_const(block, PAGE as i64);
-        let visible = self.visible(env, item, base);
+        let seen = Seen {
+            visible: self.visible(env, item, base),
+            key_scales: self.cache.scales(env, keys),
+            value_scales: self.cache.scales(env, values),
+        };
         let mut g = 0;
         while g < self.group() {
             let heads = self.heads_in_flight.min(self.group() - g);
             let scores = self.scores(env, item.q, keys, g, heads);
             for (h, s) in scores.chunks(PAGE_VECTORS).enumerate() {
-                self.softmax(env, frame, g + h, s, &visible);
+                self.softmax(env, frame, g + h, s, &seen);
             }
             g += heads;
         }
@@ -153,8 +167,13 @@ impl AttentionKernel {
         let until = env.b.sub(item.last, base);
         let until = env.b.add_const(until, 1);
         let count = env.b.min(until, page_len);
-        let group = self.group();
-        env.for_const(group, 1, |env, g| self.accumulate(env, frame, values, g, count));
+        let whole = self.group() / self.heads_in_flight * self.heads_in_flight;
+        let each = self.heads_in_flight;
+        env.for_const(whole, each, |env, g| self.accumulate(env, frame, values, (g, each), count));
+        if whole < self.group() {
+            let g = env.b.index(whole);
+            self.accumulate(env, frame, values, (g, self.group() - whole), count);
+        }
     }
 
     /// For each vector of the page's positions, which of them the token sees.
@@ -193,14 +212,15 @@ impl AttentionKernel {
 
     /// Turns a head's raw scores into weights relative to the new running maximum, and rescales
     /// what was accumulated so far.
-    fn softmax(&self, env: &mut Env, frame: &Frame, g: usize, raw: &[Val], visible: &[Val]) {
+    fn softmax(&self, env: &mut Env, frame: &Frame, g: usize, raw: &[Val], seen: &Seen) {
         let lowest = env.b.float(VECTOR, LOWEST);
         let scores: Vec<Val> = raw
             .iter()
-            .zip(visible)
-            .map(|(s, seen)| {
-                let s = self.score(env, *s);
-                env.b.select(*seen, s, lowest)
+            .enumerate()
+            .map(|(i, s)| {
+                let s = seen.key_scales.as_ref().map_or(*s, |scales| env.b.mul(*s, scales[i]));
+                let s = self.score(env, s);
+                env.b.select(seen.visible[i], s, lowest)
             })
             .collect();
         let (max_at, sum_at) = ((g * 8) as i32, (g * 8 + 4) as i32);
@@ -212,12 +232,13 @@ impl AttentionKernel {
         let shift = env.b.splat(max, LANES);
         let zero = env.b.float(VECTOR, 0.0);
         let mut total = zero;
-        for (i, (s, seen)) in scores.iter().zip(visible).enumerate() {
+        for (i, s) in scores.iter().enumerate() {
             let d = env.b.sub(*s, shift);
             let p = math::exp(&mut env.b, d);
-            let p = env.b.select(*seen, p, zero);
-            env.b.store(p, frame.scores, ((g * PAGE + i * LANES as usize) * 4) as i32);
+            let p = env.b.select(seen.visible[i], p, zero);
             total = env.b.add(total, p);
+            let p = seen.value_scales.as_ref().map_or(p, |scales| env.b.mul(p, scales[i]));
+            env.b.store(p, frame.scores, ((g * PAGE + i * LANES as usize) * 4) as i32);
         }
         let here = math::reduce_add(&mut env.b, total);
         let d = env.b.sub(old, max);
@@ -246,35 +267,38 @@ impl AttentionKernel {
         env.b.mul(t, cap)
     }
 
-    /// Adds the first `count` values of the page, weighted, to what head `g` (i64) has.
-    fn accumulate(&self, env: &mut Env, frame: &Frame, values: Val, g: Val, count: Val) {
+    /// Adds the first `count` values of the page, weighted, to what some heads from head `g` (i64) on have.
+    fn accumulate(&self, env: &mut Env, frame: &Frame, values: Val, (g, heads): (Val, usize), count: Val) {
         let weights = env.at(frame.scores, g, PAGE * 4);
         let acc = env.at(frame.values, g, self.padded_head() * 4);
         let elem = self.cache.layout.elem_bytes;
-        let mut start = 0;
-        while start < self.head_dim() {
-            let pieces = pieces(start, (start + VALUE_BLOCK).min(self.head_dim()));
-            let ty = |lanes: usize| Ty { elem: Elem::F32, lanes: lanes as u16 };
-            let init: Vec<Val> = pieces.iter().map(|(e, lanes)| env.b.load(ty(*lanes), acc, 4 * *e as i32)).collect();
+        let ty = |lanes: usize| Ty { elem: Elem::F32, lanes: lanes as u16 };
+        let place = |h: usize, e: usize| (4 * (h * self.padded_head() + e)) as i32;
+        let block = (self.values_in_flight / heads).next_multiple_of(LANES as usize);
+        for start in (0..self.head_dim()).step_by(block) {
+            let pieces = pieces(start, (start + block).min(self.head_dim()));
+            let mut init = Vec::new();
+            for h in 0..heads {
+                init.extend(pieces.iter().map(|(e, lanes)| env.b.load(ty(*lanes), acc, place(h, *e))));
+            }
             let (lo, one) = (env.b.index(0), env.b.index(1));
             let sums = env.for_carried((lo, count, one), &init, |env, j, acc| {
-                let weight = env.at(weights, j, 4);
-                let weight = env.b.load(Ty::F32, weight, 0);
+                let weights = env.at(weights, j, 4);
                 let row = env.at(values, j, self.head_dim() * elem);
-                pieces
-                    .iter()
-                    .zip(acc)
-                    .map(|((e, lanes), a)| {
-                        let v = self.cache.load(env, row, *e, *lanes as u16);
+                let v: Vec<Val> = pieces.iter().map(|(e, n)| self.cache.load(env, row, *e, *n as u16)).collect();
+                let mut sums = Vec::with_capacity(acc.len());
+                for (h, acc) in acc.chunks(pieces.len()).enumerate() {
+                    let weight = env.b.load(Ty::F32, weights, (4 * h * PAGE) as i32);
+                    for (((_, lanes), v), a) in pieces.iter().zip(&v).zip(acc) {
                         let w = env.b.splat(weight, *lanes as u16);
-                        env.b.fma(v, w, *a)
-                    })
-                    .collect()
+                        sums.push(env.b.fma(*v, w, *a));
+                    }
+                }
+                sums
             });
-            for ((e, _), v) in pieces.iter().zip(&sums) {
-                env.b.store(*v, acc, 4 * *e as i32);
+            for (h, sums) in sums.chunks(pieces.len()).enumerate() {
+                pieces.iter().zip(sums).for_each(|((e, _), v)| env.b.store(*v, acc, place(h, *e)));
             }
-            start += VALUE_BLOCK;
         }
     }
 

@@ -136,7 +136,7 @@ impl ByteRow {
     }
 
     /// The largest magnitude in the row.
-    fn largest(self, env: &mut Env, x: &Values) -> Val {
+    pub(super) fn largest(self, env: &mut Env, x: &Values) -> Val {
         let zero = env.b.float(FLOATS, 0.0);
         let whole = self.k / VECTOR * VECTOR;
         let (lo, hi, step) = (env.b.index(0), env.b.index(whole), env.b.index(VECTOR));

@@ -1,6 +1,8 @@
 //! The paged KV cache: addresses, stores, and the kernel that stores without a product before it.
 
-use crate::env::{Count, Env, Rows, Scratch};
+use super::byte_rows::{ByteRow, integer, scale_of};
+use super::norm::Values;
+use crate::env::{Count, Env, RowElem, Rows, Scratch};
 use crate::kir::{BinOp, Cast, Elem, Function, Ty, Val};
 use crate::layout::{KvLayout, LANES, PAGE};
 
@@ -58,11 +60,53 @@ impl KvCache {
     pub fn load(&self, env: &mut Env, ptr: Val, offset: usize, lanes: u16) -> Val {
         let bytes = (offset * self.layout.elem_bytes) as i32;
         let ty = Ty::vector(Elem::F32, lanes);
-        if self.layout.elem_bytes == 4 {
-            return env.b.load(ty, ptr, bytes);
+        match self.layout.elem_bytes {
+            1 => {
+                let q = env.b.load(ty.with_elem(Elem::I8), ptr, bytes);
+                let q = env.b.cast(Cast::SExt, q, ty.with_elem(Elem::I32));
+                env.b.cast(Cast::IntToFloat, q, ty)
+            }
+            2 => {
+                let h = env.b.load(ty.with_elem(Elem::I16), ptr, bytes);
+                env.b.cast(Cast::F16ToF32, h, ty)
+            }
+            _ => env.b.load(ty, ptr, bytes),
         }
-        let h = env.b.load(ty.with_elem(Elem::I16), ptr, bytes);
-        env.b.cast(Cast::F16ToF32, h, ty)
+    }
+
+    /// The scales of the positions of a page, at a head of a part; none where elements need none.
+    pub fn scales(&self, env: &mut Env, head: Val) -> Option<Vec<Val>> {
+        let offset = |i: usize| (self.layout.scale_offset() + 4 * i) as i32;
+        let vectors = (0..PAGE).step_by(LANES as usize);
+        self.layout.has_scales().then(|| vectors.map(|i| env.b.load(VECTOR, head, offset(i))).collect())
+    }
+
+    /// Finds the scale of the head at `from`, stores it for the slot, and gives what elements are multiplied
+    /// with before they are rounded. None where elements have no scale.
+    fn store_scale(&self, env: &mut Env, base: Val, slot: Val, from: Val) -> Option<Val> {
+        if !self.layout.has_scales() {
+            return None;
+        }
+        let row = ByteRow { k: self.layout.head_dim };
+        let values = Values::new(env, None, (from, RowElem::F32), row.k);
+        let largest = row.largest(env, &values);
+        let (scale, inverse) = scale_of(env, largest);
+        let to = env.at(base, slot, 4);
+        env.b.store(scale, to, self.layout.scale_offset() as i32);
+        Some(env.b.splat(inverse, LANES))
+    }
+
+    /// Values as the cache holds them.
+    fn narrow(&self, env: &mut Env, v: Val, inverse: Option<Val>) -> Val {
+        let ty = env.b.ty(v);
+        match (self.layout.elem_bytes, inverse) {
+            (_, Some(inverse)) => {
+                let q = integer(env, v, inverse);
+                env.b.cast(Cast::Trunc, q, ty.with_elem(Elem::I8))
+            }
+            (2, None) => env.b.cast(Cast::F32ToF16, v, ty.with_elem(Elem::I16)),
+            _ => v,
+        }
     }
 
     /// Stores the `head_dim` elements at `from` (f32, padded to whole vectors) as head `head` of a
@@ -79,15 +123,16 @@ impl KvCache {
                 let x = env.at(from, e, 4);
                 let x = env.b.load(Ty::F32, x, 0);
                 let to = env.at(start, e, stride * elem);
-                let x = if elem == 2 { env.b.cast(Cast::F32ToF16, x, Ty::I16) } else { x };
+                let x = self.narrow(env, x, None);
                 env.b.store(x, to, 0);
             });
         }
+        let inverse = self.store_scale(env, base, slot, from);
         let mut e = 0;
         while e < self.layout.head_dim {
             let v = env.b.load(VECTOR, from, 4 * e as i32);
             let valid = (self.layout.head_dim - e).min(LANES as usize);
-            let v = if elem == 2 { env.b.cast(Cast::F32ToF16, v, VECTOR.with_elem(Elem::I16)) } else { v };
+            let v = self.narrow(env, v, inverse);
             if stride == 1 && valid == LANES as usize {
                 env.b.store(v, start, (e * elem) as i32);
             } else {

@@ -55,6 +55,7 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
                 window,
                 softcap: softcap.map(|c| c.get()),
                 heads_in_flight: l.cx.schedule.attention_heads,
+                values_in_flight: l.cx.schedule.attention_values,
                 chunks,
             }))
         }
