@@ -3,13 +3,14 @@
 use llmc_abi::Feature;
 use llmc_abi::step::BARRIER_SYMBOL;
 use llmc_codegen_cranelift::CraneliftBackend;
+use llmc_jit as jit;
 use llmc_kernels::kir::filetest::{self, FileTest};
 use llmc_kernels::kir::interp::{Machine, Order};
 use llmc_kernels::kir::legalize::{Limits, legalize};
 use llmc_kernels::kir::verify::verify;
 use llmc_kernels::kir::{Builder, Elem, Program, Ty};
 use llmc_kernels::{Backend, BackendError, Object, Target};
-use llmc_tests::{jit, kirgen};
+use llmc_tests::kirgen;
 use std::path::Path;
 
 const PROGRAMS: u64 = 200;
@@ -73,7 +74,7 @@ unsafe fn run(code: &jit::Loaded, entry: &str, buffers: &[Vec<u8>], workers: usi
     let pointers: Vec<u8> = buffers.iter_mut().flat_map(|b| (b.as_mut_ptr() as u64).to_le_bytes()).collect();
     let args = lines(&pointers);
     // SAFETY: the caller's promise.
-    unsafe { code.run(entry, args.as_ptr().cast(), workers) };
+    unsafe { code.run(entry, args.as_ptr().cast(), workers) }.expect("the entry is there");
     buffers.iter().map(|b| flat(b)).collect()
 }
 
