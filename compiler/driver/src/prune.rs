@@ -89,7 +89,17 @@ pub fn decide(opened: &Opened, module: &Module, options: &Options, progress: &Pr
         let have = all.len();
         return Err(Error::Usage(format!("--prune layers={count}: the model has {have} layers, and one has to stay")));
     }
+    if options.fuel == Some(0) {
+        return Err(Error::Usage("--prune: needs the rewrite rules, which --fuel 0 turns off".into()));
+    }
+    if request.channels {
+        all.iter().enumerate().try_for_each(|(layer, call)| check_channels(module, (layer, *call), ffn_percent))?;
+    }
     let findings = measure(opened, options, request, progress)?;
+    if findings.layers.iter().chain(findings.channels.iter().flatten()).any(|v| !v.is_finite()) {
+        let message = "--prune: the model gives values that are no numbers on this text; nothing can be measured";
+        return Err(Error::Failed(message.into()));
+    }
     let mut pruned = Pruned::default();
     pruned.pruning.layers = least(&findings.layers, count).into_iter().collect();
     for (layer, worth) in findings.channels.iter().enumerate() {
@@ -109,6 +119,24 @@ fn least(values: &[f64], count: usize) -> Vec<usize> {
     order
 }
 
+/// Checks, before anything is measured, that a layer has channels of which so many percent can go.
+fn check_channels(module: &Module, (layer, call): (usize, usize), percent: f64) -> Result<()> {
+    let block = module.block(module.calls[call].block);
+    let found = prunable(block);
+    let [one] = found.as_slice() else {
+        let message = format!("--prune ffn: layer {layer} has no channels that a single weight reads");
+        return Err(Error::Usage(message));
+    };
+    match kept_channels(one.channels, percent) {
+        kept if kept < one.channels => Ok(()),
+        _ => Err(Error::Usage(format!(
+            "--prune ffn={percent}%: layer {layer} has {} channels, which go in groups of {}; ask for more",
+            one.channels,
+            granule(one.channels)
+        ))),
+    }
+}
+
 /// Notes which channels of a layer stay.
 fn keep_channels(
     pruned: &mut Pruned,
@@ -118,14 +146,8 @@ fn keep_channels(
     percent: f64,
 ) -> Result<()> {
     let call = &module.calls[call];
-    let Some(weight) = prunable_weight(module.block(call.block)) else {
-        let message = format!("--prune ffn: layer {layer} has no channels that a single weight reads");
-        return Err(Error::Usage(message));
-    };
+    let Some(weight) = prunable_weight(module.block(call.block)) else { return Ok(()) };
     let kept = kept_channels(worth.len(), percent);
-    if kept == worth.len() {
-        return Ok(());
-    }
     let mut list: Vec<i32> = (0..worth.len() as i32).collect();
     let dropped: BTreeSet<usize> = least(worth, worth.len() - kept).into_iter().collect();
     list.retain(|i| !dropped.contains(&(*i as usize)));
@@ -142,9 +164,14 @@ fn prunable_weight(block: &Block) -> Option<usize> {
     }
 }
 
+/// How many channels go together.
+fn granule(all: usize) -> usize {
+    GRANULES.into_iter().find(|g| all.is_multiple_of(*g) && all / g >= 8).unwrap_or(1)
+}
+
 /// How many of `all` channels stay where `percent` of them shall go: the nearest whole number of granules.
 fn kept_channels(all: usize, percent: f64) -> usize {
-    let granule = GRANULES.into_iter().find(|g| all.is_multiple_of(*g) && all / g >= 8).unwrap_or(1);
+    let granule = granule(all);
     let granules = all as f64 * (1.0 - percent / 100.0) / granule as f64;
     ((granules.round() as usize).max(1) * granule).min(all)
 }
@@ -188,6 +215,11 @@ fn windows(opened: &Opened, path: &Path) -> Result<Vec<Vec<i32>>> {
     })?;
     let broken = |e| Error::Input(format!("tokenizer.json of {}: {e}", opened.name));
     let ids = llmc_models::tokenizer::encode(json, &text).map_err(broken)?;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= opened.spec.vocab) {
+        let have = opened.spec.vocab;
+        let message = format!("--calibrate {}: token {id} of a model that has {have}", path.display());
+        return Err(Error::Input(message));
+    }
     if ids.len() < FEWEST {
         let found = ids.len();
         let message = format!("--calibrate {}: {found} tokens, expected at least {FEWEST}", path.display());

@@ -62,7 +62,8 @@ pub fn compile(tokenizer_json: &[u8]) -> Result<Vec<u8>, TokenizerError> {
 /// If the library refuses the file or the text.
 pub fn encode(tokenizer_json: &[u8], text: &str) -> Result<Vec<u32>, TokenizerError> {
     let failed = |e: tokenizers::Error| TokenizerError::Library(e.to_string());
-    let library = Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
+    let mut library = Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
+    library.with_padding(None).with_truncation(None).map_err(failed)?;
     Ok(library.encode(text, false).map_err(failed)?.get_ids().to_vec())
 }
 

@@ -29,6 +29,8 @@ fn what_cannot_be_pruned_is_refused() {
     refused(&["--prune", "ffn=100%", "--calibrate", &text]).failed(2, &["less than 100 %"]);
     refused(&["--prune", "ffn=0.3", "--calibrate", &text]).failed(2, &["ffn=30%"]);
     refused(&["--prune", "auto", "--calibrate", &text]).failed(2, &["--budget"]);
+    refused(&["--prune", "ffn=1%", "--calibrate", &text]).failed(2, &["768 channels", "groups of 64"]);
+    refused(&["--prune", "layers=1", "--fuel", "0", "--calibrate", &text]).failed(2, &["--fuel 0"]);
     refused(&["--prune", "layers=1", "--calibrate", "/nowhere"]).failed(3, &["/nowhere"]);
     let dir = folder("prune-short");
     let short = dir.join("short.txt");
