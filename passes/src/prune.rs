@@ -8,7 +8,7 @@ use crate::egraph::choices::Pruned;
 use crate::egraph::offers::KEEP;
 use crate::egraph::units::{hidden_weights, units};
 use crate::error::{Error, Result};
-use llmc_ir::{Block, BlockId, Call, DType, Module, Op, ParamId, ParamInfo, TensorType};
+use llmc_ir::{Block, BlockId, Call, DType, Module, Op, ParamId, ParamInfo, TensorType, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is left out of a module. Layers are the calls that use a KV cache, in their order.
@@ -29,10 +29,14 @@ impl Pruning {
 }
 
 /// A weight whose columns can be pruned: it alone reads channels that products of other weights make.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prunable {
     /// Index among the block's formal parameters.
     pub param: usize,
+    /// Whether it is stored by input: its columns are then rows of the parameter.
+    pub by_input: bool,
+    /// What meets its columns.
+    pub rows: Value,
     /// Columns it has.
     pub channels: usize,
 }
@@ -44,19 +48,19 @@ pub fn prunable(block: &Block) -> Vec<Prunable> {
     for unit in units(graph) {
         let ([w], Some(rows)) = (unit.weights.as_slice(), unit.rows) else { continue };
         let channels = graph.ty(rows).ok().and_then(|t| t.tensor()).and_then(TensorType::last);
-        let (Some(param), Some(channels)) = (param_of(block, *w), channels) else { continue };
+        let (Some((param, by_input)), Some(channels)) = (param_of(block, *w), channels) else { continue };
         if !hidden_weights(graph, rows).is_empty() {
-            found.push(Prunable { param, channels });
+            found.push(Prunable { param, by_input, rows, channels });
         }
     }
     found
 }
 
-/// The one parameter that a weight is made of.
-fn param_of(block: &Block, w: llmc_ir::Value) -> Option<usize> {
+/// The one parameter that a weight is made of, and whether it is transposed.
+fn param_of(block: &Block, w: Value) -> Option<(usize, bool)> {
     match block.graph.op(w.node) {
-        Op::Param { index, .. } => Some(*index as usize),
-        Op::Transpose {} => param_of(block, block.graph.operands(w.node)[0]),
+        Op::Param { index, .. } => Some((*index as usize, false)),
+        Op::Transpose {} => param_of(block, block.graph.operands(w.node)[0]).map(|(p, by_input)| (p, !by_input)),
         _ => None,
     }
 }
@@ -114,7 +118,7 @@ fn copy(block: &Block, what: Pruned, kept: Option<usize>, number: usize) -> Resu
     copy.name = format!("{}_{kind}{number}", block.name);
     let Some(kept) = kept else { return Ok(copy) };
     let found = prunable(block);
-    let [Prunable { param, channels }] = found.as_slice() else {
+    let [Prunable { param, channels, .. }] = found.as_slice() else {
         let message = format!("block {}: {} weights whose columns can be pruned, expected 1", block.name, found.len());
         return Err(Error::Pruning(message));
     };

@@ -1,12 +1,14 @@
-//! How far one distribution of the next token is from another.
+//! How far one distribution of the next token is from another. Through the `libm` crate: the system's functions
+//! differ between processors.
 
 use rayon::prelude::*;
 
 /// `log(softmax(row))`, in f64.
 pub fn log_softmax(row: &[f32]) -> Vec<f64> {
     let largest = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(f64::from(*v)));
-    let sum: f64 = row.iter().map(|v| (f64::from(*v) - largest).exp()).sum();
-    row.iter().map(|v| f64::from(*v) - largest - sum.ln()).collect()
+    let sum: f64 = row.iter().map(|v| libm::exp(f64::from(*v) - largest)).sum();
+    let log_sum = libm::log(sum);
+    row.iter().map(|v| f64::from(*v) - largest - log_sum).collect()
 }
 
 /// Sum over rows of `KL(softmax(expected) || softmax(found))` in nats; rows have `width` logits.
@@ -16,7 +18,7 @@ pub fn kl_sum(expected: &[f32], found: &[f32], width: usize) -> f64 {
         .zip(found.par_chunks_exact(width))
         .map(|(p, q)| {
             let (p, q) = (log_softmax(p), log_softmax(q));
-            p.iter().zip(&q).map(|(a, b)| a.exp() * (a - b)).sum()
+            p.iter().zip(&q).map(|(a, b)| libm::exp(*a) * (a - b)).sum()
         })
         .collect();
     // In order, so that the sum does not depend on threads.

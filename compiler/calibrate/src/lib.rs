@@ -1,7 +1,7 @@
 //! What the parts of a model contribute on a text: measured by running the model itself.
 //!
-//! A model runs layer by layer, so that memory holds the weights of one layer and the residual stream of the
-//! text, whatever the model's size. [`pieces`] cuts the module into small ones whose input is the residual
+//! A model runs layer by layer, so that memory holds the weights of one layer and the residual streams of the
+//! text: one, and one more for each layer whose absence is measured. [`pieces`] cuts the module into small ones whose input is the residual
 //! stream, [`machine`] compiles and runs them in this process, and [`measure()`] says what a layer and what
 //! each channel of a feed-forward network is worth.
 //!

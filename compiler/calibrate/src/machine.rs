@@ -3,7 +3,7 @@
 use crate::pieces::STREAM;
 use crate::{Error, Result};
 use llmc_abi::StepArgs;
-use llmc_ir::{BlockId, Module, ParamSource, Tensor, TensorType};
+use llmc_ir::{BlockId, MemoryParams, Module, Overlay, ParamSource, Tensor};
 use llmc_jit::{Loaded, Region};
 use llmc_kernels::layout::PAGE;
 use llmc_kernels::{Backend, Target};
@@ -52,31 +52,6 @@ pub struct Machine<'a> {
     width: usize,
 }
 
-/// The residual stream beside the weights of a model.
-struct WithStream<'a> {
-    inner: &'a dyn ParamSource,
-    stream: Option<&'a Tensor>,
-}
-
-impl ParamSource for WithStream<'_> {
-    fn ty(&self, name: &str) -> Option<TensorType> {
-        match self.stream {
-            Some(stream) if name == STREAM => Some(stream.ty()),
-            _ => self.inner.ty(name),
-        }
-    }
-
-    fn read_rows(&self, name: &str, rows: std::ops::Range<usize>, out: &mut [u8]) -> llmc_ir::Result<()> {
-        let Some(stream) = self.stream.filter(|_| name == STREAM) else {
-            return self.inner.read_rows(name, rows, out);
-        };
-        let width = stream.shape[1];
-        let data = &stream.as_f32()?[rows.start * width..rows.end * width];
-        out.chunks_exact_mut(4).zip(data).for_each(|(o, v)| o.copy_from_slice(&v.to_le_bytes()));
-        Ok(())
-    }
-}
-
 impl<'a> Machine<'a> {
     /// Optimizes, plans and compiles a piece, and packs its weights.
     ///
@@ -123,17 +98,13 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// If it cannot be packed.
-    pub fn set_stream(&mut self, stream: Vec<f32>, width: usize) -> Result<Vec<f32>> {
+    pub fn set_stream(&mut self, stream: Vec<f32>, width: usize) -> Result<()> {
         let tensor = Tensor::f32(&[stream.len() / width, width], stream);
-        self.pack(Some(&tensor))?;
-        match tensor.data {
-            llmc_ir::tensor::Data::F32(data) => Ok(data),
-            _ => Ok(vec![]),
-        }
+        self.pack(Some(tensor))
     }
 
     /// Packs the stream, or everything else.
-    fn pack(&mut self, stream: Option<&Tensor>) -> Result<()> {
+    fn pack(&mut self, stream: Option<Tensor>) -> Result<()> {
         let calls = &self.module.calls;
         let reads_stream = |bound: &llmc_lower::weights::BoundItem| {
             let names = bound.item.sources.iter().flat_map(|e| params_of(e, &calls[bound.call], &self.module));
@@ -141,7 +112,8 @@ impl<'a> Machine<'a> {
         };
         let wanted = self.plan.weights.items.iter().filter(|b| reads_stream(b) == stream.is_some());
         let items = WeightsPlan { items: wanted.cloned().collect(), bytes: self.plan.weights.bytes };
-        let params = WithStream { inner: self.setup.params, stream };
+        let own = MemoryParams(stream.map(|s| (STREAM.into(), s)).into_iter().collect());
+        let params = Overlay { own: &own, base: self.setup.params };
         let weights = &mut self.weights;
         let mut store = |offset: u64, bytes: &[u8]| {
             weights.slice(offset as usize, bytes.len()).copy_from_slice(bytes);

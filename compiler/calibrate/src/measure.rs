@@ -11,7 +11,7 @@
 use crate::divergence::kl_sum;
 use crate::machine::{Compiled, Kind, Machine, Setup, WINDOW};
 use crate::{Error, Result, pieces};
-use llmc_ir::{Block, Call, Module, Op};
+use llmc_ir::{Block, Call, Module};
 use llmc_passes::prune::{layers, prunable};
 
 /// What is to be measured.
@@ -124,13 +124,13 @@ impl<'a> Run<'a> {
     /// The stream behind a layer.
     fn advance(&self, piece: &mut Machine<'_>, stream: Stream) -> Result<Stream> {
         let width = piece.width();
-        let mut stream = piece.set_stream(stream, width)?;
+        let mut behind = Vec::with_capacity(stream.len());
+        piece.set_stream(stream, width)?;
         for place in self.places() {
-            let ids: Vec<i32> = place.clone().map(|i| i as i32).collect();
-            let found = piece.run(&ids, 0..ids.len())?;
-            stream[place.start * width..place.end * width].copy_from_slice(&found);
+            let ids: Vec<i32> = place.map(|i| i as i32).collect();
+            behind.extend(piece.run(&ids, 0..ids.len())?);
         }
-        Ok(stream)
+        Ok(behind)
     }
 
     /// What each channel of a layer is worth.
@@ -158,11 +158,10 @@ impl<'a> Run<'a> {
         };
         let name = &self.setup.module.param(call.params[weight.param]).name;
         let values = self.setup.params.load(name)?;
-        let by_input = is_transposed(block, weight.param);
         let columns = values.shape[1];
         let mut lengths = vec![0f64; weight.channels];
         for (i, v) in values.as_f32()?.iter().enumerate() {
-            let channel = if by_input { i / columns } else { i % columns };
+            let channel = if weight.by_input { i / columns } else { i % columns };
             lengths[channel] += f64::from(*v) * f64::from(*v);
         }
         Ok(lengths)
@@ -189,11 +188,4 @@ impl<'a> Run<'a> {
         }
         Ok(sums.iter().map(|s| s / scored.len() as f64).collect())
     }
-}
-
-/// Whether a block stores the weight of this parameter by input.
-fn is_transposed(block: &Block, param: usize) -> bool {
-    let graph = &block.graph;
-    let is_param = |v: llmc_ir::Value| matches!(graph.op(v.node), Op::Param { index, .. } if *index as usize == param);
-    graph.nodes().any(|n| matches!(graph.op(n), Op::Transpose {}) && is_param(graph.operands(n)[0]))
 }

@@ -6,7 +6,7 @@
 
 use crate::{Error, Result};
 use llmc_ir::{Block, BlockId, Call, DType, Dim, Graph, Module, Op, ParamId, ParamInfo, Sym, TensorType, Value};
-use llmc_passes::egraph::units::{hidden_weights, units};
+use llmc_passes::prune::{Prunable, prunable};
 
 /// Name of the table that holds the residual stream.
 pub const STREAM: &str = "calibration.stream";
@@ -47,11 +47,11 @@ pub fn channels(module: &Module, call: usize, rows: usize) -> Result<Option<Modu
     piece.start(module, rows)?;
     piece.copy(module, &module.calls[call]);
     let block = piece.0.blocks.last_mut().ok_or_else(|| Error::Module("a piece has no layer".into()))?;
-    let Some(channels) = channels_of(&block.graph) else { return Ok(None) };
-    let width = block.graph.ty(channels)?.tensor().and_then(TensorType::last).unwrap_or(0);
+    let Some(channels) = channels_of(block) else { return Ok(None) };
     block.outputs.push(CHANNELS.into());
     let outputs = [block.graph.outputs(), &[channels]].concat();
     block.graph.set_outputs(outputs);
+    let width = output_width(block, CHANNELS)?;
     piece.give(CHANNELS, width)?;
     Ok(Some(piece.0))
 }
@@ -68,13 +68,12 @@ pub fn head(module: &Module, rows: usize) -> Result<Module> {
     Ok(piece.0)
 }
 
-/// The f32 rows whose places a weight's columns are, where products of other weights make them.
-fn channels_of(graph: &Graph) -> Option<Value> {
-    let made = units(graph).into_iter().filter_map(|u| u.rows.filter(|_| u.weights.len() == 1));
-    let rows = made.filter(|rows| !hidden_weights(graph, *rows).is_empty()).collect::<Vec<_>>();
-    let [rows] = rows.as_slice() else { return None };
-    Some(match graph.op(rows.node) {
-        Op::Round { .. } => graph.operands(rows.node)[0],
+/// The f32 rows that the one prunable weight of a block reads.
+fn channels_of(block: &Block) -> Option<Value> {
+    let found = prunable(block);
+    let [Prunable { rows, .. }] = found.as_slice() else { return None };
+    Some(match block.graph.op(rows.node) {
+        Op::Round { .. } => block.graph.operands(rows.node)[0],
         _ => *rows,
     })
 }

@@ -7,7 +7,7 @@ use crate::options::{Activations, Kv, Options};
 use crate::payload::Payload;
 use crate::progress::Progress;
 use crate::prune::{self, Pruned};
-use llmc_ir::{DType, Module, ParamSource};
+use llmc_ir::{DType, Module, Overlay};
 use llmc_kernels::{Object, Target};
 use llmc_link::VariantSpec;
 use llmc_lower::Plan;
@@ -41,7 +41,7 @@ pub struct Front {
 
 impl Front {
     /// The weights, with the lists of what stays of them.
-    pub fn params(&self) -> impl ParamSource + '_ {
+    pub fn params(&self) -> Overlay<'_> {
         self.pruned.params(&self.opened.checkpoint)
     }
 }

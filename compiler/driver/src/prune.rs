@@ -6,12 +6,13 @@ use crate::progress::Progress;
 use llmc_abi::Feature;
 use llmc_abi::manifest::PrunedInfo;
 use llmc_calibrate::{Findings, Request, Setup};
-use llmc_ir::{Block, DType, Module, ParamSource, TensorType};
+use llmc_ir::{Block, DType, MemoryParams, Module, Overlay, ParamSource, Tensor};
 use llmc_kernels::Target;
 use llmc_models::{Activations, BuildOptions, Opened};
 use llmc_passes::Pruning;
-use llmc_passes::prune::{keep_name, layers, prunable};
-use std::collections::{BTreeMap, BTreeSet};
+use llmc_passes::prune::{Prunable, keep_name, layers, prunable};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Windows of the text that are measured, spread over it evenly.
@@ -28,8 +29,8 @@ const GRANULES: [usize; 3] = [128, 64, 32];
 pub struct Pruned {
     /// What the passes leave out.
     pub pruning: Pruning,
-    /// Columns that stay, by the name of the parameter that lists them.
-    keep: BTreeMap<String, Vec<i32>>,
+    /// The parameters that list columns which stay.
+    lists: MemoryParams,
     /// Channels that stay in a layer and how many there were, if they differ.
     channels: Option<(usize, usize)>,
 }
@@ -47,29 +48,8 @@ impl Pruned {
     }
 
     /// Weights with the lists of columns that stay.
-    pub fn params<'a>(&'a self, weights: &'a dyn ParamSource) -> impl ParamSource + 'a {
-        WithLists { weights, keep: &self.keep }
-    }
-}
-
-/// Weights, and lists of places by name.
-struct WithLists<'a> {
-    weights: &'a dyn ParamSource,
-    keep: &'a BTreeMap<String, Vec<i32>>,
-}
-
-impl ParamSource for WithLists<'_> {
-    fn ty(&self, name: &str) -> Option<TensorType> {
-        match self.keep.get(name) {
-            Some(list) => Some(TensorType::new(DType::I32, [list.len().into()])),
-            None => self.weights.ty(name),
-        }
-    }
-
-    fn read_rows(&self, name: &str, rows: std::ops::Range<usize>, out: &mut [u8]) -> llmc_ir::Result<()> {
-        let Some(list) = self.keep.get(name) else { return self.weights.read_rows(name, rows, out) };
-        out.chunks_exact_mut(4).zip(&list[rows]).for_each(|(o, v)| o.copy_from_slice(&v.to_le_bytes()));
-        Ok(())
+    pub fn params<'a>(&'a self, weights: &'a dyn ParamSource) -> Overlay<'a> {
+        Overlay { own: &self.lists, base: weights }
     }
 }
 
@@ -82,33 +62,42 @@ pub fn decide(opened: &Opened, module: &Module, options: &Options, progress: &Pr
     let Prune { layers: count, ffn_percent } = options.prune;
     let request = Request { layers: count > 0, channels: ffn_percent > 0.0 };
     if request == Request::default() {
+        if options.calibrate.is_some() {
+            progress.warn("--calibrate: nothing is measured, since --prune asks for nothing");
+        }
         return Ok(Pruned::default());
     }
-    let all = layers(module);
-    if count >= all.len() {
-        let have = all.len();
+    check(module, options)?;
+    let findings = measure(opened, options, request, progress)?;
+    let mut pruned = Pruned::default();
+    pruned.pruning.layers = least(&findings.layers, count).into_iter().collect();
+    let calls = layers(module);
+    for (layer, worth) in findings.channels.iter().enumerate() {
+        if !pruned.pruning.layers.contains(&layer) {
+            let call = &module.calls[calls[layer]];
+            let weight = call.params[the_prunable(module.block(call.block), layer)?.param];
+            pruned.keep_channels(&module.param(weight).name, layer, worth, ffn_percent);
+        }
+    }
+    report(&pruned, &findings, progress);
+    Ok(pruned)
+}
+
+/// Refuses what cannot be pruned, before anything is measured.
+fn check(module: &Module, options: &Options) -> Result<()> {
+    let (Prune { layers: count, ffn_percent }, calls) = (options.prune, layers(module));
+    if count >= calls.len() {
+        let have = calls.len();
         return Err(Error::Usage(format!("--prune layers={count}: the model has {have} layers, and one has to stay")));
     }
     if options.fuel == Some(0) {
         return Err(Error::Usage("--prune: needs the rewrite rules, which --fuel 0 turns off".into()));
     }
-    if request.channels {
-        all.iter().enumerate().try_for_each(|(layer, call)| check_channels(module, (layer, *call), ffn_percent))?;
+    if ffn_percent > 0.0 {
+        let block = |call: usize| module.block(module.calls[call].block);
+        calls.iter().enumerate().try_for_each(|(layer, call)| check_channels(block(*call), layer, ffn_percent))?;
     }
-    let findings = measure(opened, options, request, progress)?;
-    if findings.layers.iter().chain(findings.channels.iter().flatten()).any(|v| !v.is_finite()) {
-        let message = "--prune: the model gives values that are no numbers on this text; nothing can be measured";
-        return Err(Error::Failed(message.into()));
-    }
-    let mut pruned = Pruned::default();
-    pruned.pruning.layers = least(&findings.layers, count).into_iter().collect();
-    for (layer, worth) in findings.channels.iter().enumerate() {
-        if !pruned.pruning.layers.contains(&layer) {
-            keep_channels(&mut pruned, module, (layer, all[layer]), worth, ffn_percent)?;
-        }
-    }
-    report(&pruned, &findings, progress);
-    Ok(pruned)
+    Ok(())
 }
 
 /// Indices of the `count` smallest values, of equal ones the first.
@@ -119,48 +108,36 @@ fn least(values: &[f64], count: usize) -> Vec<usize> {
     order
 }
 
+/// The one weight of a layer whose columns can be pruned.
+fn the_prunable(block: &Block, layer: usize) -> Result<Prunable> {
+    let mut found = prunable(block);
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(Error::Usage(format!("--prune ffn: layer {layer} has no channels that a single weight reads"))),
+    }
+}
+
 /// Checks, before anything is measured, that a layer has channels of which so many percent can go.
-fn check_channels(module: &Module, (layer, call): (usize, usize), percent: f64) -> Result<()> {
-    let block = module.block(module.calls[call].block);
-    let found = prunable(block);
-    let [one] = found.as_slice() else {
-        let message = format!("--prune ffn: layer {layer} has no channels that a single weight reads");
-        return Err(Error::Usage(message));
-    };
-    match kept_channels(one.channels, percent) {
-        kept if kept < one.channels => Ok(()),
+fn check_channels(block: &Block, layer: usize, percent: f64) -> Result<()> {
+    let all = the_prunable(block, layer)?.channels;
+    match kept_channels(all, percent) {
+        kept if kept < all => Ok(()),
         _ => Err(Error::Usage(format!(
-            "--prune ffn={percent}%: layer {layer} has {} channels, which go in groups of {}; ask for more",
-            one.channels,
-            granule(one.channels)
+            "--prune ffn={percent}%: layer {layer} has {all} channels, which go in groups of {}; ask for more",
+            granule(all)
         ))),
     }
 }
 
-/// Notes which channels of a layer stay.
-fn keep_channels(
-    pruned: &mut Pruned,
-    module: &Module,
-    (layer, call): (usize, usize),
-    worth: &[f64],
-    percent: f64,
-) -> Result<()> {
-    let call = &module.calls[call];
-    let Some(weight) = prunable_weight(module.block(call.block)) else { return Ok(()) };
-    let kept = kept_channels(worth.len(), percent);
-    let mut list: Vec<i32> = (0..worth.len() as i32).collect();
-    let dropped: BTreeSet<usize> = least(worth, worth.len() - kept).into_iter().collect();
-    list.retain(|i| !dropped.contains(&(*i as usize)));
-    pruned.keep.insert(keep_name(&module.param(call.params[weight]).name), list);
-    pruned.pruning.channels.insert(layer, kept);
-    pruned.channels = Some((kept, worth.len()));
-    Ok(())
-}
-
-fn prunable_weight(block: &Block) -> Option<usize> {
-    match prunable(block).as_slice() {
-        [one] => Some(one.param),
-        _ => None,
+impl Pruned {
+    /// Notes which channels of a layer stay.
+    fn keep_channels(&mut self, name: &str, layer: usize, worth: &[f64], percent: f64) {
+        let kept = kept_channels(worth.len(), percent);
+        let dropped: BTreeSet<usize> = least(worth, worth.len() - kept).into_iter().collect();
+        let list = (0..worth.len()).filter(|i| !dropped.contains(i)).map(|i| i as i32).collect();
+        self.lists.0.insert(keep_name(name), Tensor::i32s(list));
+        self.pruning.channels.insert(layer, kept);
+        self.channels = Some((kept, worth.len()));
     }
 }
 
@@ -196,7 +173,12 @@ fn measure(opened: &Opened, options: &Options, request: Request, progress: &Prog
     let bar = progress.steps("measuring layers");
     let findings = llmc_calibrate::measure(setup, &windows, request, &|done, all| bar.set_of(done as u64, all as u64));
     bar.finish();
-    findings.map_err(|e| Error::Failed(e.to_string()))
+    let findings = findings.map_err(|e| Error::Failed(e.to_string()))?;
+    if findings.layers.iter().chain(findings.channels.iter().flatten()).any(|v| !v.is_finite()) {
+        let message = "--prune: the model gives values that are no numbers on this text; nothing can be measured";
+        return Err(Error::Failed(message.into()));
+    }
+    Ok(findings)
 }
 
 /// This machine without the matrix tiles that a process has to ask for.
@@ -206,10 +188,14 @@ fn host() -> Result<Target> {
         .ok_or_else(|| Error::Usage("--calibrate: this CPU is older than x86-64-v2 and cannot run the model".into()))
 }
 
+fn unreadable(path: &Path, e: &std::io::Error) -> Error {
+    let advice = if e.kind() == ErrorKind::InvalidData { "; it has to be a text in UTF-8" } else { "" };
+    Error::Input(format!("--calibrate {}: {e}{advice}", path.display()))
+}
+
 /// Windows of tokens of a text, spread over it.
 fn windows(opened: &Opened, path: &Path) -> Result<Vec<Vec<i32>>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::Input(format!("--calibrate {}: {e}; it has to be a text in UTF-8", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
     let json = opened.tokenizer_json.as_ref().ok_or_else(|| {
         Error::Input(format!("--calibrate: {} has no tokenizer.json to read a text with", opened.name))
     })?;

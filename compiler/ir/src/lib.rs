@@ -22,7 +22,7 @@ pub use graph::{Graph, NodeId, Value};
 pub use interp::{Interp, KvCache, RtValue, eval_graph};
 pub use module::{Block, BlockId, Call, Module, ParamId, ParamInfo};
 pub use ops::{Activation, Epilogue, LinearSpec, Op, Prologue, QkvSpec};
-pub use params::{MemoryParams, ParamSource};
+pub use params::{MemoryParams, Overlay, ParamSource};
 pub use parse::{parse_block, parse_graph, parse_module};
 pub use quant::{Encoded, Scheme};
 pub use tensor::Tensor;

@@ -1,7 +1,7 @@
 //! How passes and the packer see weights: by canonical name, never by file.
 
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 use crate::types::TensorType;
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub trait ParamSource: Sync {
     }
 }
 
-/// Parameters held in memory as f32, for tests and the interpreter.
+/// Parameters held in memory: f32, or indices.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryParams(pub BTreeMap<String, Tensor>);
 
@@ -50,16 +50,47 @@ impl ParamSource for MemoryParams {
         let bad = |message: String| Error::Param { name: name.into(), message };
         let t = self.0.get(name).ok_or_else(|| bad("is unknown".into()))?;
         let width: usize = t.shape.iter().skip(1).product();
-        let data = t
-            .f32s()
-            .and_then(|d| d.get(rows.start * width..rows.end * width))
-            .ok_or_else(|| bad(format!("rows {rows:?} are out of bounds or not f32")))?;
-        if out.len() != data.len() * 4 {
-            return Err(bad(format!("{} bytes wanted, {} given", data.len() * 4, out.len())));
+        let range = rows.start * width..rows.end * width;
+        if out.len() != range.len() * 4 {
+            return Err(bad(format!("{} bytes wanted, {} given", range.len() * 4, out.len())));
         }
-        for (o, v) in out.chunks_exact_mut(4).zip(data) {
-            o.copy_from_slice(&v.to_le_bytes());
+        let outside = || bad(format!("rows {rows:?} are out of bounds"));
+        let chunks = out.chunks_exact_mut(4);
+        match &t.data {
+            Data::F32(data) => {
+                let values = data.get(range).ok_or_else(outside)?;
+                chunks.zip(values).for_each(|(o, v)| o.copy_from_slice(&v.to_le_bytes()));
+            }
+            Data::I32(data) => {
+                let values = data.get(range).ok_or_else(outside)?;
+                chunks.zip(values).for_each(|(o, v)| o.copy_from_slice(&v.to_le_bytes()));
+            }
         }
         Ok(())
+    }
+}
+
+/// A source with some parameters of its own beside those of another.
+#[derive(Clone, Copy)]
+pub struct Overlay<'a> {
+    /// What is found here is taken.
+    pub own: &'a MemoryParams,
+    /// Where everything else is.
+    pub base: &'a dyn ParamSource,
+}
+
+impl Overlay<'_> {
+    fn of(&self, name: &str) -> &dyn ParamSource {
+        if self.own.0.contains_key(name) { self.own } else { self.base }
+    }
+}
+
+impl ParamSource for Overlay<'_> {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.of(name).ty(name)
+    }
+
+    fn read_rows(&self, name: &str, rows: std::ops::Range<usize>, out: &mut [u8]) -> Result<()> {
+        self.of(name).read_rows(name, rows, out)
     }
 }

@@ -47,7 +47,8 @@ pub fn is_weight(graph: &Graph, node: NodeId) -> bool {
 }
 
 /// The weights of the products that `rows` are computed from channel by channel: each element of a row
-/// depends on one row of each of these weights. Empty where anything else goes in.
+/// depends on one row of each of these weights. Empty where anything else goes in than the rules of
+/// [`super::rules::select`] move a selection through.
 pub fn hidden_weights(graph: &Graph, rows: Value) -> Vec<Value> {
     let mut found = Vec::new();
     match collect_hidden(graph, rows, &mut found) {
@@ -59,7 +60,7 @@ pub fn hidden_weights(graph: &Graph, rows: Value) -> Vec<Value> {
 fn collect_hidden(graph: &Graph, v: Value, found: &mut Vec<Value>) -> bool {
     let operands = graph.operands(v.node);
     match graph.op(v.node) {
-        Op::Round { .. } | Op::Act { .. } | Op::Scale { .. } => collect_hidden(graph, operands[0], found),
+        Op::Round { .. } | Op::Act { .. } => collect_hidden(graph, operands[0], found),
         Op::Mul {} => collect_hidden(graph, operands[0], found) && collect_hidden(graph, operands[1], found),
         Op::Bias {} => is_weight(graph, operands[1].node) && collect_hidden(graph, operands[0], found),
         Op::MatMul {} if is_weight(graph, operands[1].node) => {

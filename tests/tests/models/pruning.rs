@@ -6,7 +6,7 @@ use crate::quantized::{EDGES, ROUNDING, bits, errors};
 use llmc_calibrate::divergence::kl_sum;
 use llmc_calibrate::{Findings, Request, Setup, measure, pieces};
 use llmc_ir::interp::Interp;
-use llmc_ir::{DType, MemoryParams, Module, ParamSource, Scheme, Tensor, TensorType};
+use llmc_ir::{DType, MemoryParams, Module, Overlay, ParamSource, Scheme, Tensor};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions, Opened};
@@ -15,7 +15,6 @@ use llmc_passes::{Choice, Pruning};
 use llmc_tests::reference::prompts;
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, prefill};
 use llmc_tests::weights;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
@@ -35,26 +34,10 @@ fn host() -> Target {
     Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level")
 }
 
-/// A model's weights with the lists of channels that stay.
-struct Kept<'a>(&'a dyn ParamSource, BTreeMap<String, Vec<i32>>);
-
-impl ParamSource for Kept<'_> {
-    fn ty(&self, name: &str) -> Option<TensorType> {
-        let list = self.1.get(name).map(|list| TensorType::new(DType::I32, [list.len().into()]));
-        list.or_else(|| self.0.ty(name))
-    }
-
-    fn read_rows(&self, name: &str, rows: std::ops::Range<usize>, out: &mut [u8]) -> llmc_ir::Result<()> {
-        let Some(list) = self.1.get(name) else { return self.0.read_rows(name, rows, out) };
-        out.copy_from_slice(&list[rows].iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>());
-        Ok(())
-    }
-}
-
 /// Leaves out the first layer, and in the others all channels but those whose number is no multiple of three.
-fn pruned<'a>(opened: &'a Opened, module: &Module) -> (Pruning, Kept<'a>) {
+fn pruned(module: &Module) -> (Pruning, MemoryParams) {
     let mut pruning = Pruning { layers: [0].into(), ..Pruning::default() };
-    let mut lists = BTreeMap::new();
+    let mut lists = MemoryParams::default();
     for (layer, call) in layers(module).into_iter().enumerate().skip(1) {
         let call = &module.calls[call];
         let weight = prunable(module.block(call.block)).swap_remove(0);
@@ -63,10 +46,10 @@ fn pruned<'a>(opened: &'a Opened, module: &Module) -> (Pruning, Kept<'a>) {
         let all = (0..weight.channels as i32).filter(|i| i % 3 != 0).chain((0..weight.channels as i32).step_by(3));
         let mut list: Vec<i32> = all.take(kept).collect();
         list.sort_unstable();
-        lists.insert(keep_name(&module.param(call.params[weight.param]).name), list);
+        lists.0.insert(keep_name(&module.param(call.params[weight.param]).name), Tensor::i32s(list));
         pruning.channels.insert(layer, kept);
     }
-    (pruning, Kept(&opened.checkpoint, lists))
+    (pruning, lists)
 }
 
 fn meaning(module: &Module, params: &dyn ParamSource, ids: &[i32]) -> Vec<f32> {
@@ -85,7 +68,8 @@ fn kernels_of_pruned_models_compute_what_the_graph_means() {
         let (opened, ids) = (opened(name), ids(name));
         for (build, choice, tolerance) in [stored, w4] {
             let module = llmc_models::build(&opened, &build).unwrap_or_else(|e| panic!("{e}"));
-            let (pruning, params) = pruned(&opened, &module);
+            let (pruning, lists) = pruned(&module);
+            let params = Overlay { own: &lists, base: &opened.checkpoint };
             let mut first: Option<Vec<u32>> = None;
             for (backend, vector_bytes) in backends() {
                 let (target, pruning) = (host(), pruning.clone());
@@ -161,11 +145,11 @@ fn a_channels_worth_is_what_it_adds() {
         let rows: Vec<i32> = (0..ids.len() as i32).collect();
         let channels = meaning(&piece, &params, &rows);
         let weight = prunable(module.block(module.calls[call].block)).swap_remove(0);
+        assert_eq!(weight.by_input, name == "gpt2", "GPT-2 stores weights by input");
         let down = &params.0[&module.param(module.calls[call].params[weight.param]).name];
         for (c, found) in found.iter().enumerate() {
             let column = |i: usize| down.as_f32().expect("floats")[i];
-            // GPT-2 stores the weight by input.
-            let lengths = match down.shape[0] == weight.channels && name == "gpt2" {
+            let lengths = match weight.by_input {
                 true => (0..width).map(|n| column(c * width + n)).collect::<Vec<_>>(),
                 false => (0..width).map(|n| column(n * weight.channels + c)).collect(),
             };
