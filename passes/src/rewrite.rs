@@ -52,6 +52,8 @@ fn rewrite(
     ctx: &Ctx,
 ) -> Result<(Graph, BlockReport)> {
     let graph = &block.graph;
+    // What is left out needs no other forms.
+    let rules = if pruned.whole { &[] } else { rules };
     let offers: Vec<Choice> = if ctx.choices.is_empty() { vec![Choice::default()] } else { ctx.choices.clone() };
     let mut fuel = ctx.fuel.get();
     let unlimited = fuel.is_none();
@@ -59,6 +61,10 @@ fn rewrite(
     ctx.fuel.set(fuel);
     let assignment = saturated.cheapest(&offers, pruned)?;
     let (best, seconds) = saturated.extract(&assignment)?;
+    if pruned.whole && !cost::kernel_nodes(&best).is_empty() {
+        let message = format!("block {}: an output is no input of the same name, so it cannot be left out", block.name);
+        return Err(Error::Pruning(message));
+    }
     let mut fired = Vec::new();
     for (rule, count) in &saturated.saturation.fired {
         let saving = match ctx.savings && unlimited {

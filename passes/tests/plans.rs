@@ -5,6 +5,7 @@ mod support;
 use llmc_ir::Block;
 use llmc_ir::interp::{RtValue, eval_graph};
 use llmc_passes::egraph::cost::graph_seconds;
+use llmc_passes::prune::{keep_name, prunable};
 use llmc_passes::{Error, Options, Pruned, TargetFacts, run_block};
 use support::random::Random;
 use support::{FileTest, kernels};
@@ -32,30 +33,19 @@ fn run(block: &Block, seed: u64) -> Vec<RtValue> {
     run_with(block, seed, |_| {})
 }
 
-/// The same where the weight that has a parameter `NAME.keep` is zero elsewhere.
+/// The same where the weight that can be pruned is zero in the columns that its list does not name.
 fn run_masked(block: &Block, seed: u64) -> Vec<RtValue> {
-    let place = |name: &str| block.params.iter().position(|p| p.name == name).expect("a parameter of that name");
-    let keep = block.params.iter().find(|p| p.name.ends_with(".keep")).expect("a list of columns");
-    let weight = keep.name.trim_end_matches(".keep");
-    let (keep, weight) = (place(&keep.name), place(weight));
+    let weight = prunable(block).swap_remove(0);
+    let list = keep_name(&block.params[weight.param].name);
+    let list = block.params.iter().position(|p| p.name == list).expect("a list of columns");
     run_with(block, seed, |params| {
-        let RtValue::Tensor(list) = params[keep].clone() else { unreachable!("a list is a tensor") };
-        let RtValue::Tensor(w) = &mut params[weight] else { unreachable!("a weight is a tensor") };
-        let kept: Vec<usize> = list.as_i32().expect("indices").iter().map(|i| *i as usize).collect();
-        // A weight stored by input has its columns as rows.
-        let (columns, by_input) = (w.shape[1], weight_is_by_input(block, weight));
-        let mut data = w.as_f32().expect("floats").to_vec();
-        let at = |i: usize| if by_input { i / columns } else { i % columns };
-        data.iter_mut().enumerate().filter(|(i, _)| !kept.contains(&at(*i))).for_each(|(_, v)| *v = 0.0);
-        *w = llmc_ir::Tensor::f32(&w.shape.clone(), data);
-    })
-}
-
-fn weight_is_by_input(block: &Block, param: usize) -> bool {
-    let graph = &block.graph;
-    graph.nodes().any(|n| {
-        matches!(graph.op(n), llmc_ir::Op::Transpose {})
-            && matches!(graph.op(graph.operands(n)[0].node), llmc_ir::Op::Param { index, .. } if *index as usize == param)
+        let RtValue::Tensor(kept) = params[list].clone() else { unreachable!("a list is a tensor") };
+        let RtValue::Tensor(w) = &mut params[weight.param] else { unreachable!("a weight is a tensor") };
+        let kept = kept.as_i32().expect("indices");
+        let (shape, mut data) = (w.shape.clone(), w.as_f32().expect("floats").to_vec());
+        let column = |i: usize| (if weight.by_input { i / shape[1] } else { i % shape[1] }) as i32;
+        data.iter_mut().enumerate().filter(|(i, _)| !kept.contains(&column(*i))).for_each(|(_, v)| *v = 0.0);
+        *w = llmc_ir::Tensor::f32(&shape, data);
     })
 }
 

@@ -50,6 +50,15 @@ pub struct Planning {
     pub tokens: usize,
 }
 
+impl Planning {
+    /// All rules, weights as stored, nothing left out, for this machine.
+    pub fn plain(build: BuildOptions, vector_bytes: usize, tokens: usize) -> Planning {
+        let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
+        let (choice, pruning) = (Choice::default(), Pruning::default());
+        Planning { build, fuel: None, choice, pruning, target, vector_bytes, tokens }
+    }
+}
+
 impl Model {
     /// Plans the model in `folder`. Panics with the reason if that fails.
     pub fn new(folder: &Path, how: &Planning) -> Model {

@@ -44,14 +44,24 @@ pub fn build(front: &Front, plan: &Plan, options: &Options) -> Result<Manifest> 
 }
 
 fn model(front: &Front, plan: &Plan) -> ModelInfo {
-    let stored = || plan.tensors(&front.module).iter().map(|t| t.shape.iter().product::<usize>() as u64).sum();
     ModelInfo {
         vocab: front.opened.spec.vocab,
         d_model: front.opened.spec.width,
         layers: front.module.kv.len(),
-        parameters: if front.pruned.is_nothing() { front.opened.checkpoint.parameter_count() } else { stored() },
+        parameters: parameters(front, plan),
         context: front.build.ctx,
     }
+}
+
+/// Parameters of the model, or what pruning has left of them.
+fn parameters(front: &Front, plan: &Plan) -> u64 {
+    if front.pruned.is_nothing() {
+        return front.opened.checkpoint.parameter_count();
+    }
+    // Constants and a scheme's table are no parameters of the model.
+    let tensors = plan.tensors(&front.module);
+    let weights = tensors.iter().filter(|t| t.name != llmc_lower::plan::CONSTANT);
+    weights.map(|t| t.shape.iter().product::<usize>() as u64).sum()
 }
 
 fn text(text: &TextConfig) -> TextInfo {

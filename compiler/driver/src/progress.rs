@@ -53,9 +53,7 @@ impl Progress {
         };
         Bar(bar)
     }
-}
 
-impl Progress {
     /// Progress over steps, whose number becomes known with the first.
     pub fn steps(&self, what: &str) -> Bar {
         match self {

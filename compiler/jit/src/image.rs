@@ -101,7 +101,11 @@ impl Image {
     }
 
     fn apply(&mut self, kind: u32, place: usize, (target, slot): (usize, usize), addend: i64, base: u64) -> Result<()> {
-        let relative = |to: usize| (to as i64 + addend - place as i64) as i32;
+        let relative = |to: usize| {
+            let distance = to as i64 + addend - place as i64;
+            i32::try_from(distance)
+                .map_err(|_| bad(format!("a distance of {distance} bytes in {kind}, expected 32 bits")))
+        };
         let four = match kind {
             elf::R_X86_64_PC32 | elf::R_X86_64_PLT32 => relative(target),
             elf::R_X86_64_GOTPCREL | elf::R_X86_64_GOTPCRELX | elf::R_X86_64_REX_GOTPCRELX => relative(slot),
@@ -112,7 +116,7 @@ impl Image {
             }
             other => return Err(bad(format!("relocation type {other} is not supported"))),
         };
-        self.bytes[place..place + 4].copy_from_slice(&four.to_le_bytes());
+        self.bytes[place..place + 4].copy_from_slice(&four?.to_le_bytes());
         Ok(())
     }
 }

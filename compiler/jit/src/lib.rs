@@ -12,7 +12,7 @@ use image::Image;
 use llmc_kernels::Object;
 use object::{File, Object as _, ObjectSymbol};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError, RwLock};
 use thiserror::Error;
 
 /// Why objects cannot be loaded, or a symbol not be run.
@@ -21,9 +21,9 @@ pub enum Error {
     /// The object is not what a code generator of llmc makes.
     #[error("loading compiled code: {0}")]
     Object(String),
-    /// The system refused memory.
-    #[error("memory for compiled code: {0}")]
-    Memory(#[from] std::io::Error),
+    /// The system refused memory, or a thread.
+    #[error("memory or a thread for compiled code: {0}")]
+    System(#[from] std::io::Error),
 }
 
 /// A result with this crate's error.
@@ -52,7 +52,7 @@ impl Loaded {
     /// Runs `name(args, worker, workers)` in as many threads as workers.
     ///
     /// # Errors
-    /// If the objects have no such symbol.
+    /// If the objects have no such symbol, or the system has not so many threads: then none runs it.
     ///
     /// # Safety
     /// The symbol must be a step, and the code may do whatever it was compiled to do with `args`.
@@ -60,14 +60,26 @@ impl Loaded {
         // SAFETY: the caller says that the symbol is a function of this signature.
         let entry: Entry = unsafe { std::mem::transmute(self.symbol(name)?) };
         let args = args as usize;
-        std::thread::scope(|s| {
-            for worker in 0..workers {
-                // SAFETY: the caller's promise.
-                s.spawn(move || unsafe { entry(args as *const u8, worker as i64, workers as i64) });
-            }
+        // Workers wait for each other in the step, so none begins before all are there.
+        let lock = RwLock::new(false);
+        let begin = &lock;
+        let mut gate = begin.write().unwrap_or_else(PoisonError::into_inner);
+        let started = std::thread::scope(|s| {
+            let started: std::io::Result<()> = (0..workers).try_for_each(|worker| {
+                let work = move || {
+                    if *begin.read().unwrap_or_else(PoisonError::into_inner) {
+                        // SAFETY: the caller's promise.
+                        unsafe { entry(args as *const u8, worker as i64, workers as i64) }
+                    }
+                };
+                std::thread::Builder::new().spawn_scoped(s, work).map(drop)
+            });
+            *gate = started.is_ok();
+            drop(gate);
+            started
         });
         barriers().remove(&args);
-        Ok(())
+        Ok(started?)
     }
 }
 

@@ -238,19 +238,12 @@ impl<'a> Source<'a> {
                 Ok(out)
             }
             Rows::Select { of, axis: 0, places } => {
-                let mut out = Vec::with_capacity(rows.len() * width);
-                for run in places[rows].chunk_by(|a, b| a + 1 == *b) {
-                    out.extend(of.read(run[0]..run[0] + run.len())?);
-                }
-                Ok(out)
+                let runs = places[rows].chunk_by(|a, b| a + 1 == *b);
+                let parts: Vec<Vec<u8>> = runs.map(|run| of.read(run[0]..run[0] + run.len())).collect::<Result<_>>()?;
+                Ok(parts.concat())
             }
             Rows::Select { of, places, .. } => {
-                let (whole, size) = (of.row_bytes(), self.ty.dtype.size());
-                let mut out = Vec::with_capacity(rows.len() * width);
-                for row in of.read(rows)?.chunks_exact(whole) {
-                    places.iter().for_each(|p| out.extend_from_slice(&row[p * size..(p + 1) * size]));
-                }
-                Ok(out)
+                Ok(columns(&of.read(rows)?, of.row_bytes(), self.ty.dtype.size(), places))
             }
         }
     }
@@ -276,6 +269,15 @@ impl<'a> Source<'a> {
         });
         Ok(out)
     }
+}
+
+/// Elements of `size` bytes at these places of each row of `row_bytes`.
+fn columns(rows: &[u8], row_bytes: usize, size: usize, places: &[usize]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rows.len() / row_bytes * places.len() * size);
+    for row in rows.chunks_exact(row_bytes) {
+        places.iter().for_each(|p| out.extend_from_slice(&row[p * size..(p + 1) * size]));
+    }
+    out
 }
 
 impl From<Error> for std::io::Error {

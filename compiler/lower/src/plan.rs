@@ -95,6 +95,9 @@ pub fn plan(
     Ok(Plan { variants, weights, kv, step: StepInfo { tokens: options.tokens, rows: options.rows } })
 }
 
+/// Name of a packed tensor that no parameter goes into.
+pub const CONSTANT: &str = "constant";
+
 /// Most tokens of a step of a GPU that multiplies rows one by one, and of one that multiplies by tiles.
 const GPU_TOKENS: [usize; 2] = [8, 2048];
 
@@ -294,7 +297,7 @@ impl Plan {
                 PackLayout::Table => ("i8".into(), vec![TABLE.len(), TABLE[0].len()]),
             };
             out.push(TensorInfo {
-                name: if names.is_empty() { "constant".into() } else { names.join("+") },
+                name: if names.is_empty() { CONSTANT.into() } else { names.join("+") },
                 scheme,
                 shape,
                 offset: bound.item.offset as u64,

@@ -31,7 +31,7 @@ fn what_cannot_be_pruned_is_refused() {
     refused(&["--prune", "auto", "--calibrate", &text]).failed(2, &["--budget"]);
     refused(&["--prune", "ffn=1%", "--calibrate", &text]).failed(2, &["768 channels", "groups of 64"]);
     refused(&["--prune", "layers=1", "--fuel", "0", "--calibrate", &text]).failed(2, &["--fuel 0"]);
-    refused(&["--prune", "layers=1", "--calibrate", "/nowhere"]).failed(3, &["/nowhere"]);
+    refused(&["--prune", "layers=1", "--calibrate", "/nowhere"]).failed(3, &["/nowhere", "No such file"]);
     let dir = folder("prune-short");
     let short = dir.join("short.txt");
     fs::write(&short, "Not much.").expect("a writable folder");
@@ -54,6 +54,8 @@ fn a_pruned_model_is_smaller_and_still_speaks() {
     let (dir, text) = (folder("prune"), text());
     let whole = dir.join("whole");
     compile(&whole, &[]).ok();
+    let parameters = |info: &serde_json::Value| info["model"]["parameters"].as_u64().expect("a number");
+    let all = parameters(&run(&whole, &["info", "--json"], b"").json());
     let mut sizes = vec![fs::metadata(&whole).expect("made").len()];
     let best = perplexity(&whole);
     for (prune, worst) in [("layers=2", 2.0), ("ffn=30%", 2.0), ("layers=1,ffn=20%", 2.0)] {
@@ -65,6 +67,14 @@ fn a_pruned_model_is_smaller_and_still_speaks() {
         let info = run(&path, &["info", "--json"], b"").json();
         let layers = info["pruned"]["layers"].as_array().expect("a list").len() as u64;
         assert_eq!(info["model"]["layers"].as_u64(), Some(10 - layers), "{prune}");
+        // Of 256 x 256 for q and o, half of that for k and v, 3 x 768 x 256 and two norms.
+        let (layer, channel) = (3 * 256 * 256 + 3 * 768 * 256 + 2 * 256, 3 * 256);
+        let channels = match prune {
+            "layers=2" => 0,
+            "ffn=30%" => 10 * (768 - 512),
+            _ => 9 * (768 - 640),
+        };
+        assert_eq!(parameters(&info), all - layers * layer - channels * channel, "{prune}");
         assert_eq!(info["pruned"]["channels"].is_null(), prune == "layers=2", "{prune}");
         assert!(run(&path, &["info"], b"").ok().contains("\npruned "), "{prune}");
         sizes.push(fs::metadata(&path).expect("made").len());

@@ -4,10 +4,8 @@
 use crate::invariance::backends;
 use crate::quantized::{EDGES, ROUNDING, bits, errors};
 use llmc_ir::DType;
-use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::{Choice, Pruning};
 use llmc_tests::reference::prompts;
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, meaning, prefill};
 use llmc_tests::weights;
@@ -18,15 +16,13 @@ const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 #[test]
 fn kernels_read_what_the_graph_stores() {
     let build = BuildOptions { activations: Activations::F32, kv: DType::I8, ctx: 64 };
-    let (choice, pruning, tokens) = (Choice::default(), Pruning::default(), 64);
     // Several query heads for each key head, norms of heads, sliding windows, no rotary embedding.
     for name in ["llama2", "qwen3", "mistral", "gpt2"] {
         let folder = weights::model(name, "config.json", &Path::new(TEMPORARY).join("cache"));
         let ids = prompts(&weights::fixtures().join(name)).swap_remove(1).ids;
         let mut first: Option<Vec<u32>> = None;
         for (backend, vector_bytes) in backends() {
-            let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
-            let how = Planning { build, fuel: None, choice, pruning: pruning.clone(), target, vector_bytes, tokens };
+            let how = Planning::plain(build, vector_bytes, 64);
             let model = Model::new(&folder, &how);
             let pages = Pages::new(1, 1, 64);
             for (workers, chunk) in [(1, 64), (2, 5), (3, 1), (8, 13)] {

@@ -5,9 +5,8 @@
 use llmc::options::{BackendName, Options};
 use llmc_codegen_cranelift::CraneliftBackend;
 use llmc_ir::DType;
-use llmc_kernels::{Backend, Target};
+use llmc_kernels::Backend;
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::{Choice, Pruning};
 use llmc_tests::artifact::{Artifact, BACKENDS, defaults, exact};
 use llmc_tests::reference::{Prompt, prompts, relative_error};
 use llmc_tests::step::{Model, Native, Pages, Planning, Runner, Step, prefill};
@@ -90,20 +89,8 @@ pub fn backends() -> Vec<(Box<dyn Backend>, usize)> {
 }
 
 fn planned(name: &str, kv: DType, vector_bytes: usize) -> Model {
-    let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
     let build = BuildOptions { activations: Activations::F32, kv, ctx: 64 };
-    Model::new(
-        &model(name),
-        &Planning {
-            build,
-            fuel: None,
-            choice: Choice::default(),
-            pruning: Pruning::default(),
-            target,
-            vector_bytes,
-            tokens: 64,
-        },
-    )
+    Model::new(&model(name), &Planning::plain(build, vector_bytes, 64))
 }
 
 /// A fixture's second prompt, which is longer than a cache page.

@@ -1,12 +1,10 @@
 //! Weights past 2^31 elements and 2^32 bytes: an embedding that is also the head.
 
 use crate::invariance::backends;
-use llmc_kernels::Target;
 use llmc_kernels::WeightFormat;
 use llmc_kernels::layout::PANEL;
 use llmc_lower::weights::PackLayout;
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::{Choice, Pruning};
 use llmc_tests::step::{Model, Native, Planning, Runner, Step};
 use std::collections::BTreeMap;
 
@@ -53,17 +51,8 @@ fn bits(v: f32) -> [u8; 2] {
 fn weights_past_2_to_the_31_elements() {
     let rows = [0, 1, VOCAB / 2 + 5, VOCAB - PANEL - 1, VOCAB - PANEL, VOCAB - 1];
     for (backend, vector_bytes) in backends() {
-        let target = Target::best(llmc_abi::features::detect()).expect("this machine runs some level");
         let build = BuildOptions { activations: Activations::Bf16, kv: llmc_ir::DType::F16, ctx: 32 };
-        let how = Planning {
-            build,
-            fuel: None,
-            choice: Choice::default(),
-            pruning: Pruning::default(),
-            target,
-            vector_bytes,
-            tokens: rows.len(),
-        };
+        let how = Planning::plain(build, vector_bytes, rows.len());
         let model = Model::without_weights(&mut module(), &how, VOCAB);
         let item = &model.plan.weights.items[0].item;
         assert!(matches!(item.layout, PackLayout::Panels { format: WeightFormat::Bf16, k: WIDTH, .. }));

@@ -72,8 +72,8 @@ fn kernels_of_pruned_models_compute_what_the_graph_means() {
             let params = Overlay { own: &lists, base: &opened.checkpoint };
             let mut first: Option<Vec<u32>> = None;
             for (backend, vector_bytes) in backends() {
-                let (target, pruning) = (host(), pruning.clone());
-                let how = Planning { build, fuel: None, choice, pruning, target, vector_bytes, tokens: 64 };
+                let pruning = pruning.clone();
+                let how = Planning { choice, pruning, ..Planning::plain(build, vector_bytes, 64) };
                 let (model, after) = Model::of(module.clone(), &params, &how, opened.spec.vocab);
                 assert_eq!(after.kv.len(), opened.spec.layers.len() - 1, "{name}: a layer is gone");
                 let found = prefill(&mut Native::new(&model, &*backend, Pages::new(0, 1, 64), 2), 0, &ids, 64);

@@ -10,7 +10,7 @@ use llmc_ir::{DType, Scheme};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
-use llmc_passes::{Choice, Pruning};
+use llmc_passes::Choice;
 use llmc_tests::artifact::{Artifact, BACKENDS, defaults};
 use llmc_tests::reference::{Prompt, prompts};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, prefill};
@@ -125,20 +125,11 @@ fn bits_depend_on_nothing_but_the_sequence() {
 fn the_interpreter_finds_nothing() {
     let prompt = prompt("llama2");
     let ids = &prompt.ids[..17];
-    let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
     let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: 64 };
     for scheme in [Scheme::W8A8, Scheme::W4, Scheme::W5, Scheme::Int4Asym { group: 64 }] {
         let choice = Choice { weights: Some(scheme), rows: Some(DType::I8) };
         let (backend, vector_bytes) = backends().swap_remove(0);
-        let how = Planning {
-            build,
-            fuel: None,
-            choice,
-            pruning: Pruning::default(),
-            target: target.clone(),
-            vector_bytes,
-            tokens: 20,
-        };
+        let how = Planning { choice, ..Planning::plain(build, vector_bytes, 20) };
         let model = Model::new(&model("llama2"), &how);
         let pages = Pages::new(1, 1, 64);
         let native = bits(&prefill(&mut Native::new(&model, &*backend, pages.clone(), 2), 0, ids, 17));

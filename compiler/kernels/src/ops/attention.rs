@@ -230,6 +230,18 @@ impl AttentionKernel {
         let max = env.b.max(old, here);
         env.b.store(max, frame.stats, max_at);
         let shift = env.b.splat(max, LANES);
+        let total = self.weights(env, frame, (g, shift), &scores, seen);
+        let here = math::reduce_add(&mut env.b, total);
+        let d = env.b.sub(old, max);
+        let rescale = math::exp(&mut env.b, d);
+        let sum = env.b.load(Ty::F32, frame.stats, sum_at);
+        let sum = env.b.fma(sum, rescale, here);
+        env.b.store(sum, frame.stats, sum_at);
+        self.rescale(env, frame, g, rescale);
+    }
+
+    /// Stores what a head's scores weigh relative to `shift`, with the scales of the values; gives their sums.
+    fn weights(&self, env: &mut Env, frame: &Frame, (g, shift): (usize, Val), scores: &[Val], seen: &Seen) -> Val {
         let zero = env.b.float(VECTOR, 0.0);
         let mut total = zero;
         for (i, s) in scores.iter().enumerate() {
@@ -240,17 +252,16 @@ impl AttentionKernel {
             let p = seen.value_scales.as_ref().map_or(p, |scales| env.b.mul(p, scales[i]));
             env.b.store(p, frame.scores, ((g * PAGE + i * LANES as usize) * 4) as i32);
         }
-        let here = math::reduce_add(&mut env.b, total);
-        let d = env.b.sub(old, max);
-        let rescale = math::exp(&mut env.b, d);
-        let sum = env.b.load(Ty::F32, frame.stats, sum_at);
-        let sum = env.b.fma(sum, rescale, here);
-        env.b.store(sum, frame.stats, sum_at);
-        let rescale = env.b.splat(rescale, LANES);
+        total
+    }
+
+    /// Multiplies what a head has accumulated.
+    fn rescale(&self, env: &mut Env, frame: &Frame, g: usize, factor: Val) {
+        let factor = env.b.splat(factor, LANES);
         for e in (0..self.padded_head()).step_by(LANES as usize) {
             let at = ((g * self.padded_head() + e) * 4) as i32;
             let v = env.b.load(VECTOR, frame.values, at);
-            let v = env.b.mul(v, rescale);
+            let v = env.b.mul(v, factor);
             env.b.store(v, frame.values, at);
         }
     }

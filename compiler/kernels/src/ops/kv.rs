@@ -104,6 +104,7 @@ impl KvCache {
                 let q = integer(env, v, inverse);
                 env.b.cast(Cast::Trunc, q, ty.with_elem(Elem::I8))
             }
+            (1, None) => unreachable!("integers have a scale; plans refuse them in groups"),
             (2, None) => env.b.cast(Cast::F32ToF16, v, ty.with_elem(Elem::I16)),
             _ => v,
         }

@@ -75,10 +75,11 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         | Op::Transpose {}
         | Op::Concat {}
         | Op::SliceRows { .. }
-        | Op::Select { .. }
-        | Op::Scatter { .. }
         | Op::Quantize { .. }
         | Op::Reshape { .. } => Err(l.error(node, "works on weights only, and found an activation")),
+        Op::Select { .. } | Op::Scatter { .. } => {
+            Err(l.error(node, "is left over: pruned weights need the rewrite rules, all of them"))
+        }
         Op::Dequantize { .. } => Err(l.error(node, "is left over: quantized weights need the rewrite rules")),
     }
 }
