@@ -99,7 +99,9 @@ fn killed_at_any_moment() {
     assert_eq!(names(&dir), ["m"], "temporaries are left");
 }
 
-/// Tries to hit a compile while it writes: on a busy machine it may end first.
+/// Flags with which a compile writes for most of a second, so that a signal finds it writing.
+const SLOW: [&str; 4] = ["--quantize", "w4", "-j", "1"];
+/// Tries to hit a compile while it writes: on a busy machine it may still end first.
 const TRIES: usize = 30;
 
 #[test]
@@ -116,7 +118,8 @@ fn ended_by_a_signal() {
 /// How a compile ended that got a signal as soon as its output began to appear; what it finished is removed.
 fn interrupted(dir: &Path, signal: i32) -> ExitStatus {
     let out = dir.join("m");
-    let mut child = llmc(["compile", "-q", "-o"]).arg(&out).arg(tinywiki_model()).spawn().expect("llmc starts");
+    let mut compile = llmc(["compile", "-q", "-o"]);
+    let mut child = compile.arg(&out).arg(tinywiki_model()).args(SLOW).spawn().expect("llmc starts");
     let deadline = Instant::now() + Duration::from_secs(20);
     while names(dir).is_empty() && Instant::now() < deadline {
         std::hint::spin_loop();
