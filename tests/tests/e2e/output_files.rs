@@ -2,6 +2,7 @@
 
 use llmc_tests::command::{Ended, compile, folder, llmc, names, tinywiki, tinywiki_model};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -119,7 +120,16 @@ fn ended_by_a_signal() {
 fn interrupted(dir: &Path, signal: i32) -> ExitStatus {
     let out = dir.join("m");
     let mut compile = llmc(["compile", "-q", "-o"]);
-    let mut child = compile.arg(&out).arg(tinywiki_model()).args(SLOW).spawn().expect("llmc starts");
+    compile.arg(&out).arg(tinywiki_model()).args(SLOW);
+    // A test that a shell runs in the background inherits an ignored SIGINT, which llmc then leaves ignored.
+    let heed = move || {
+        // SAFETY: the default action of a signal that exists.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only `signal` is called, which may be.
+    unsafe { compile.pre_exec(heed) };
+    let mut child = compile.spawn().expect("llmc starts");
     let deadline = Instant::now() + Duration::from_secs(20);
     while names(dir).is_empty() && Instant::now() < deadline {
         std::hint::spin_loop();
