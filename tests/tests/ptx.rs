@@ -12,8 +12,8 @@ use std::sync::Mutex;
 
 /// GPU generations; the one with a letter runs what is tuned to it.
 const ARCHS: [&str; 4] = ["sm_80", "sm_89", "sm_90a", "sm_120"];
-/// Bytes of shared memory that every generation has for a block.
-const SHARED_BYTES: usize = 98 * 1024;
+/// Bytes of shared memory that barriers take beside what kernels use.
+const OF_BARRIERS: usize = 1024;
 
 /// Bytes of stack, spill stores and spill loads of a kernel.
 type Spills = [u32; 3];
@@ -57,10 +57,14 @@ struct Form {
     case: Case,
     /// Whether it is for many tokens.
     tiles: bool,
+    /// Whether it is for one.
+    one: bool,
     /// Whether it is tuned to a generation.
     tuned: bool,
     /// Bytes of shared memory that a launch adds.
     shared: usize,
+    /// What it may have.
+    most: usize,
     text: String,
 }
 
@@ -102,24 +106,29 @@ fn forms(case: Case) -> Vec<Form> {
     let backend = options.backend().expect("LLVM is built in");
     let mut all = Vec::new();
     for (i, variant) in plan.variants.iter().enumerate() {
-        for target in variant.target.tuned().iter().chain([&variant.target]) {
-            let text = backend.asm_text(&variant.program, target).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-            let shared = variant.program.shared_bytes();
-            all.push(Form { case, tiles: i == 1, tuned: target.name != variant.target.name, shared, text });
+        for (target, program) in variant.programs() {
+            let text = backend.asm_text(program, target).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+            let (shared, most) = (program.shared_bytes(), target.shared_bytes() + OF_BARRIERS);
+            let tuned = target.name != variant.target.name;
+            all.push(Form { case, tiles: i == 1, one: i == 2, tuned, shared, most, text });
         }
     }
-    assert_eq!(all.iter().map(|f| (f.tiles, f.tuned)).collect::<Vec<_>>(), FORMS, "{case:?}");
+    assert_eq!(all.len(), FORMS, "{case:?}");
     all
 }
 
-/// The forms of a step: for many tokens, tuned.
-const FORMS: [(bool, bool); 4] = [(false, true), (false, false), (true, true), (true, false)];
+/// The forms of a step: for few tokens, many and one, each for all generations and tuned.
+const FORMS: usize = 6;
 
 impl Form {
     /// What messages call it.
     fn name(&self, arch: &str) -> String {
-        let tokens = if self.tiles { "many" } else { "few" };
-        format!("{} {}, {tokens} tokens, {arch}", self.case.fixture, self.case.scheme_name())
+        let tokens = match (self.tiles, self.one) {
+            (true, _) => "many tokens",
+            (_, true) => "one token",
+            _ => "few tokens",
+        };
+        format!("{} {}, {tokens}, {arch}", self.case.fixture, self.case.scheme_name())
     }
 
     /// The generations it is assembled for: all that run it where nothing is quantized; else the oldest, and for
@@ -153,7 +162,7 @@ impl Form {
         let [stack, stores, loads] = self.budget(arch);
         let limits = [
             (kernel.registers, 255, "registers"),
-            (kernel.shared_bytes + self.shared as u32, SHARED_BYTES as u32, "bytes of shared memory"),
+            (kernel.shared_bytes + self.shared as u32, self.most as u32, "bytes of shared memory"),
             (kernel.stack_bytes, stack, "bytes of stack"),
             (kernel.spill_stores, stores, "bytes of spill stores"),
             (kernel.spill_loads, loads, "bytes of spill loads"),
@@ -162,13 +171,17 @@ impl Form {
         over.map(|(found, limit, what)| format!("{found} {what}, at most {limit} are allowed")).collect()
     }
 
-    /// Instructions that it must have: products of matrices; weights by wide loads past what stores see; and
-    /// in tiles, copies into shared memory and loads of fragments.
+    /// Instructions that it must have: products of matrices; weights by wide loads past what stores see, or by
+    /// copies to shared memory; and in tiles, such copies and loads of fragments.
     fn required(&self) -> Vec<&'static [&'static str]> {
         let (case, mut all) = (self.case, Vec::<&[&str]>::new());
         all.extend(case.is_bf16().then_some(&["HMMA"][..]));
         all.extend(case.scheme.is_some().then_some(&["IMMA"][..]));
-        all.push(&["LDG.64.CONSTANT", "LDG.128.CONSTANT"]);
+        all.push(match self.tiles || !(case.is_bf16() || case.scheme.is_some()) {
+            true => &["LDG.64.CONSTANT", "LDG.128.CONSTANT"],
+            false if self.tuned => &["UBLKCP"],
+            false => &["LDGSTS.E.BYPASS.128"],
+        });
         if self.tiles && (case.is_bf16() || case.has_attention_tiles()) {
             all.push(&["LDGSTS"]);
         }

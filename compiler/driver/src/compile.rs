@@ -125,9 +125,10 @@ pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(V
             continue;
         }
         let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
-        for target in [&variant.target].into_iter().chain(&variant.target.tuned()) {
-            for object in backend.compile(&variant.program, target)? {
-                images.extend(device::images((step, target), object, options, progress)?);
+        for (target, program) in variant.programs() {
+            let shared_bytes = program.shared_bytes();
+            for object in backend.compile(program, target)? {
+                images.extend(device::images((step, target, shared_bytes), object, options, progress)?);
             }
         }
     }

@@ -13,19 +13,20 @@ use std::path::Path;
 /// its generation too.
 const CUBIN_ARCHS: [u32; 3] = [80, 89, 120];
 
-/// The images of a program in PTX for a target, which is the step numbered `step`.
+/// The images of a program in PTX for a target, which is the step numbered `step` with `shared_bytes` of shared
+/// memory.
 ///
 /// # Errors
 /// If the assembler asked for is not there, or refuses the program.
 pub fn images(
-    (step, target): (u32, &Target),
+    (step, target, shared_bytes): (u32, &Target, usize),
     ptx: Object,
     options: &Options,
     progress: &Progress,
 ) -> Result<Vec<DeviceImage<Vec<u8>>>> {
     // What is tuned to a generation uses instructions that no other has.
     let specific = target.gpu_arch >= 90;
-    let image = |kind, arch, bytes| DeviceImage { step, kind, arch, specific, bytes };
+    let image = |kind, arch, bytes| DeviceImage { step, kind, arch, specific, shared_bytes, bytes };
     let mut images = Vec::new();
     if let Some(path) = &options.ptxas {
         progress.stage(&format!("assembling machine code for {}", target.name));

@@ -8,6 +8,7 @@ use crate::kir::{Builder, Cond, Elem, Function, Hint, Ty, Val};
 use crate::layout::{LANES, row_bytes};
 use crate::math;
 use crate::ops::byte_rows::ByteRow;
+use crate::ops::gpu::SHARED_BYTES;
 use llmc_abi::step::STEP_FIELDS;
 
 /// Sizes of the scratch memory behind `StepArgs::arena`, and what a worker is.
@@ -21,12 +22,26 @@ pub struct Scratch {
     pub threads: usize,
     /// Offset of the kernels' counters from `StepArgs::sync`; only groups of threads have them.
     pub counters: usize,
+    /// Shared memory of a group that a kernel may use.
+    pub shared: usize,
+    /// What of it kernels use that read no weights.
+    pub between: usize,
+    /// Whether a copy engine fills shared memory.
+    pub engine: bool,
 }
 
 impl Scratch {
     /// Without any memory, for workers of so many threads.
     pub fn of_threads(threads: usize) -> Scratch {
-        Scratch { arena_bytes: 0, worker_bytes: 0, threads, counters: 0 }
+        Scratch {
+            arena_bytes: 0,
+            worker_bytes: 0,
+            threads,
+            counters: 0,
+            shared: SHARED_BYTES,
+            between: 0,
+            engine: false,
+        }
     }
 }
 

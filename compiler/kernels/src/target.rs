@@ -1,5 +1,6 @@
 //! What a target processor offers.
 
+use crate::ops::gpu::SHARED_BYTES;
 use llmc_abi::Feature;
 
 /// A processor level that code is generated for.
@@ -37,6 +38,8 @@ const LEVELS: &[(&str, &str, &[&[Feature]])] = &[
     ("cuda:sm_90a", "nvptx64-nvidia-cuda", &[]),
 ];
 
+/// Shared memory of a block on a GPU of compute capability 9.0: 227 KiB, but for what barriers need.
+const HOPPER_SHARED_BYTES: usize = 226 * 1024;
 /// Threads of a worker on a GPU.
 const GROUP: usize = 256;
 
@@ -70,6 +73,16 @@ impl Target {
     /// Of a GPU, the target whose code is tuned to a generation and runs there alone.
     pub fn tuned(&self) -> Option<Target> {
         (self.name == "cuda").then(|| Target { name: "cuda:sm_90a".into(), gpu_arch: 90, ..self.clone() })
+    }
+
+    /// Shared memory of a worker that kernels may use, on a GPU.
+    pub fn shared_bytes(&self) -> usize {
+        if self.gpu_arch == 90 { HOPPER_SHARED_BYTES } else { SHARED_BYTES }
+    }
+
+    /// Whether this is a GPU with an engine that copies to shared memory.
+    pub fn has_copy_engine(&self) -> bool {
+        self.gpu_arch == 90
     }
 
     /// Whether this is a GPU.

@@ -8,8 +8,8 @@ use llmc_abi::step::STEP_FIELDS;
 use llmc_ir::Scheme;
 use llmc_kernels::env::{Count, Place, RowElem, Rows, Scratch};
 use llmc_kernels::formats::quant::QuantLayout;
-use llmc_kernels::kir::interp::{Compiled, Machine, Order};
-use llmc_kernels::kir::{Builder, Function, Program, Ty, verify};
+use llmc_kernels::kir::interp::{Compiled, InterpError, Machine, Order};
+use llmc_kernels::kir::{Builder, Function, Op, Program, Region, Ty, verify};
 use llmc_kernels::layout::PANEL;
 use llmc_kernels::ops::epilogue::{Epilogue, Sink};
 use llmc_kernels::ops::int_product::IntWeights;
@@ -43,6 +43,9 @@ const TABLE_BYTES: usize = 512;
 /// Bytes of each worker's scratch.
 const WORKER_BYTES: usize = 1 << 20;
 
+/// Shared memory for a row of x and three rounds of weights.
+const LITTLE_ROOM: usize = 17 * 1024;
+
 /// A product under test, and the memory it works on: x, x in bytes, and the result.
 struct Case {
     scheme: Scheme,
@@ -63,7 +66,7 @@ impl Case {
     fn scratch(&self, threads: usize) -> Scratch {
         let arena_bytes =
             TOKENS * (RowElem::F32.stride(self.k) + RowElem::Bytes.stride(self.k) + RowElem::F32.stride(N));
-        Scratch { arena_bytes, worker_bytes: WORKER_BYTES, threads, counters: 0 }
+        Scratch { arena_bytes, worker_bytes: WORKER_BYTES, ..Scratch::of_threads(threads) }
     }
 
     /// The product of rows that are converted by it or before it.
@@ -89,6 +92,8 @@ impl Case {
             raw: Place::Worker(WORKER_BYTES / 2),
             schedule: Schedule::new(&Target::from_name("x86-64-v3").expect("a known target"), 64),
             gather: None,
+            ahead: false,
+            single: false,
         }
     }
 
@@ -106,6 +111,17 @@ impl Case {
 
     /// Results of a step of these kernels, with a barrier before each but the first.
     fn run(&self, kernels: &[Function], threads: usize, workers: usize) -> Vec<f32> {
+        self.try_run(kernels, threads, workers, Order::Seeded(5))
+            .unwrap_or_else(|e| panic!("{}, k = {}, {threads} threads: {e}", self.scheme, self.k))
+    }
+
+    fn try_run(
+        &self,
+        kernels: &[Function],
+        threads: usize,
+        workers: usize,
+        order: Order,
+    ) -> Result<Vec<f32>, InterpError> {
         let scratch = self.scratch(threads);
         let program = Program { functions: kernels.iter().cloned().chain([entry(kernels)]).collect() };
         verify::verify(&program).unwrap_or_else(|e| panic!("{e}"));
@@ -135,13 +151,19 @@ impl Case {
         }
         let args = machine.alloc_readonly(args);
         let compiled = Compiled::new(&program);
-        machine
-            .run_groups(&compiled, "entry", args, workers, threads, Order::Seeded(5))
-            .unwrap_or_else(|e| panic!("{}, k = {}, {threads} threads: {e}", self.scheme, self.k));
+        machine.run_groups(&compiled, "entry", args, workers, threads, order)?;
         let Place::Arena(first) = self.y().place else { unreachable!("results are in the arena") };
         let out = machine.buffer(arena);
         let number = |at: usize| f32::from_le_bytes(out[at..at + 4].try_into().expect("four bytes"));
-        (0..TOKENS * N).map(|i| number(first + i / N * self.y().stride + i % N * 4)).collect()
+        Ok((0..TOKENS * N).map(|i| number(first + i / N * self.y().stride + i % N * 4)).collect())
+    }
+
+    /// The product with little room for weights on their way, which are asked for ahead: that, and the product.
+    fn in_little_room(&self, threads: usize, engine: bool) -> [Function; 2] {
+        let scratch = Scratch { shared: LITTLE_ROOM, engine, ..self.scratch(threads) };
+        let kernel = LinearKernel { ahead: true, ..self.product(RowElem::F32) };
+        let ahead = kernel.build_ahead("ahead", scratch).expect("weights are asked for ahead");
+        [ahead, kernel.build("product", scratch)]
     }
 
     /// The product converts the rows.
@@ -219,3 +241,71 @@ fn several_warps_have_nearly_the_same() {
         }
     }
 }
+
+/// Drops the wait or barrier numbered `number` of those in a region and inside it; gives how many came before the
+/// end, and the name of the one dropped.
+fn drop_site(region: &mut Region, number: usize, passed: &mut usize) -> Option<&'static str> {
+    let mut dropped = None;
+    region.body.retain_mut(|inst| {
+        let name = match &mut inst.op {
+            Op::For { body, .. } => {
+                dropped = dropped.or(drop_site(body, number, passed));
+                return true;
+            }
+            Op::If { then, els, .. } => {
+                for side in [then, els] {
+                    dropped = dropped.or(drop_site(side, number, passed));
+                }
+                return true;
+            }
+            Op::AsyncWait { .. } => "async_wait",
+            Op::SignalWait { .. } => "signal_wait",
+            Op::WarpBarrier => "warp_barrier",
+            Op::GroupBarrier => "group_barrier",
+            _ => return true,
+        };
+        *passed += 1;
+        if *passed != number + 1 {
+            return true;
+        }
+        dropped = Some(name);
+        false
+    });
+    dropped
+}
+
+/// Weights are multiplied when they are there, and nothing is copied where something is still read.
+#[test]
+fn rounds_in_little_room_need_their_waits() {
+    let case = Case { scheme: Scheme::W8A8, k: 2048 };
+    for engine in [false, true] {
+        let kernels = case.in_little_room(64, engine);
+        let run = |kernels: &[Function], order| case.try_run(kernels, 64, 2, order).map(|v| bits(&v));
+        let expected = run(&kernels, Order::Forward).unwrap_or_else(|e| panic!("{e}"));
+        assert!(expected == bits(&case.converts(64, 2)), "other bits with little room");
+        let mut spare = Vec::new();
+        for which in 0..2 {
+            for number in 0.. {
+                let mut kernels = kernels.clone();
+                let Some(name) = drop_site(&mut kernels[which].body, number, &mut 0) else { break };
+                let orders = [Order::Forward, Order::Reverse, Order::Seeded(1)];
+                if orders.into_iter().all(|order| run(&kernels, order).as_ref() == Ok(&expected)) {
+                    spare.push(format!("{} {name} {number}", kernels[which].name));
+                }
+            }
+        }
+        assert_eq!(spare, SPARE, "by the copy engine: {engine}");
+    }
+}
+
+/// Sites without which nothing changes: a barrier of what runs before or after makes up for the first and last
+/// ones; sums over the group begin with one; no other thread of the warp reads the rows that end with one.
+const SPARE: [&str; 7] = [
+    "ahead group_barrier 0",
+    "product group_barrier 0",
+    "product group_barrier 1",
+    "product group_barrier 5",
+    "product warp_barrier 11",
+    "product warp_barrier 12",
+    "product group_barrier 13",
+];

@@ -1,6 +1,6 @@
 //! One block: its graph's nodes become kernels over buffers, with barriers between them.
 
-use crate::ahead::AheadPlaces;
+use crate::ahead::{AheadPlaces, Asks};
 use crate::buffers::{Buffers, rows_of};
 use crate::error::{Error, Result};
 use crate::phases::{Effects, Phases, Resource};
@@ -31,6 +31,10 @@ pub struct BlockPlan {
     pub worker_bytes: usize,
     /// Counters that its kernels use.
     pub counters: usize,
+    /// Shared memory of its kernels that are no products.
+    pub between: usize,
+    /// Kernel that asks for the first weights of a call.
+    pub ahead: Option<String>,
 }
 
 /// A block being lowered: what [`select`] asks for operands, weights and scratch.
@@ -50,6 +54,7 @@ pub struct Lowering<'a> {
     /// Counters of kernels so far.
     pub counters: usize,
     ahead: AheadPlaces,
+    between: usize,
     /// Bytes of the arena that the choice of tokens needs.
     sample_bytes: usize,
 }
@@ -83,6 +88,7 @@ pub fn lower_block(
         worker_bytes: 0,
         counters: 0,
         ahead: AheadPlaces::default(),
+        between: 0,
         sample_bytes: 0,
     };
     let mut actions = Vec::new();
@@ -92,12 +98,22 @@ pub fn lower_block(
         }
     }
     l.copies(&mut actions, functions, phases);
-    l.ahead.finish(&mut actions);
     l.sample(&mut actions, functions, phases);
+    if cx.is_gpu {
+        l.ahead.finish(&mut actions);
+    }
     phases.barrier(&mut actions);
     let shared = l.shared.as_ref().map_or(vec![], |s| s.items[first_shared..].iter().map(|(_, i)| i.clone()).collect());
-    let (arena_bytes, worker_bytes, counters) = (l.buffers.end.max(l.sample_bytes), l.worker_bytes, l.counters);
-    Ok(BlockPlan { actions, weights: l.weights, shared, arena_bytes, worker_bytes, counters })
+    Ok(BlockPlan {
+        actions,
+        weights: l.weights,
+        shared,
+        arena_bytes: l.buffers.end.max(l.sample_bytes),
+        worker_bytes: l.worker_bytes,
+        counters: l.counters,
+        between: l.between,
+        ahead: l.ahead.first,
+    })
 }
 
 /// Whether a node does something when a step runs.
@@ -201,16 +217,18 @@ impl<'a> Lowering<'a> {
         let name = self.symbol(selected.name(), node.0);
         let effects = self.effects(node, &selected);
         let scratch = self.cx.scratch;
-        let ahead = selected.build_prefetch(&format!("{name}_ahead"), scratch);
-        let weightless = selected.weight_bytes() == 0;
-        phases.kernel(actions, &name, effects, selected.meets_inside(self.cx.scratch.threads), |phase| {
-            functions.push(selected.build(&name, scratch, phase));
-        });
-        if let Some(ahead) = ahead {
-            self.ahead.place(actions, ahead.name.clone());
-            functions.push(ahead);
+        let (ahead, fetch) = selected.build_asks(&name, scratch);
+        let is_product = selected.is_product();
+        let meets = selected.meets_inside(scratch.threads);
+        phases.kernel(actions, &name, effects, meets, |phase| functions.push(selected.build(&name, scratch, phase)));
+        if is_product {
+            let name = |f: &Option<Function>| f.as_ref().map(|f| f.name.clone());
+            self.ahead.product(actions, Asks { copy: name(&ahead), fetch: name(&fetch) });
+            functions.extend(ahead.into_iter().chain(fetch));
+        } else {
+            self.ahead.other(actions);
+            self.between = self.between.max(functions.last().map_or(0, Function::shared_bytes));
         }
-        self.ahead.kernel(actions, weightless);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub struct VariantPlan {
     pub target: Target,
     /// Kernels and the step, which is the last function.
     pub program: Program,
+    /// The same for GPUs of one generation, and the target that these are.
+    pub tuned: Option<(Target, Program)>,
     /// Symbol of the step.
     pub symbol: String,
     /// Scratch memory.
@@ -46,6 +48,14 @@ pub struct VariantPlan {
     pub phases: Vec<PhaseInfo>,
     /// Where a worker is a group of threads.
     pub group: Option<GroupInfo>,
+}
+
+impl VariantPlan {
+    /// The programs with their targets: the plain one first.
+    pub fn programs(&self) -> impl Iterator<Item = (&Target, &Program)> {
+        let tuned = self.tuned.as_ref().map(|(target, program)| (target, program));
+        [(&self.target, &self.program)].into_iter().chain(tuned)
+    }
 }
 
 /// Everything an artifact will do.
@@ -84,8 +94,13 @@ pub fn plan(
         }
         for (schedule, tokens) in forms(target, max_vector_bytes, options) {
             let limits = Options { tokens, rows: options.rows.min(tokens) };
-            let (variant, packed) = variant(module, target, schedule, &kv, limits)?;
-            variants.push(variant);
+            let name = target.name.as_str();
+            let (mut all, packed) = variant(module, (target, name), schedule, &kv, limits)?;
+            if let Some(target) = target.tuned() {
+                let program = variant(module, (&target, name), schedule, &kv, limits)?.0.program;
+                all.tuned = Some((target, program));
+            }
+            variants.push(all);
             weights.get_or_insert(packed);
         }
     }
@@ -98,10 +113,11 @@ pub fn plan(
 /// Name of a packed tensor that no parameter goes into.
 pub const CONSTANT: &str = "constant";
 
-/// Most tokens of a step of a GPU that multiplies rows one by one, and of one that multiplies by tiles.
-const GPU_TOKENS: [usize; 2] = [8, 2048];
+/// Most tokens of a step of a GPU that multiplies rows one by one, of one that multiplies by tiles, and of one that
+/// decodes a single sequence.
+const GPU_TOKENS: [usize; 3] = [8, 2048, 1];
 
-/// The forms that a target's step has, for the fewest tokens first: tiling, and most tokens.
+/// The forms that a target's step has: tiling, and most tokens.
 fn forms(target: &Target, max_vector_bytes: usize, options: Options) -> Vec<(Schedule, usize)> {
     let schedule = Schedule::new(target, max_vector_bytes);
     match target.is_gpu() {
@@ -154,22 +170,32 @@ pub struct Context<'a> {
     pub kv: &'a KvLayouts,
 }
 
+/// A variant whose symbols are of the target called `name`.
 fn variant(
     module: &Module,
-    target: &Target,
+    (target, name): (&Target, &str),
     schedule: Schedule,
     kv: &KvLayouts,
     options: Options,
 ) -> Result<(VariantPlan, WeightsPlan)> {
     let limits = StepLimits { tokens: options.tokens, rows: options.rows };
-    let symbol = step_symbol(&target.name) + if schedule.tiles { "_tiles" } else { "" };
+    let form = match options.tokens {
+        1 if target.is_gpu() => "_one",
+        _ if schedule.tiles => "_tiles",
+        _ => "",
+    };
+    let symbol = step_symbol(name) + form;
     let mut cx = Context {
         module,
         is_gpu: target.is_gpu(),
-        prefix: target.name.replace(['-', ':'], "_"),
+        prefix: name.replace(['-', ':'], "_"),
         schedule,
         limits,
-        scratch: Scratch::of_threads(target.threads),
+        scratch: Scratch {
+            shared: target.shared_bytes(),
+            engine: target.has_copy_engine(),
+            ..Scratch::of_threads(target.threads)
+        },
         globals: Globals::place(&module.blocks, limits),
         kv,
     };
@@ -180,6 +206,7 @@ fn variant(
     cx.scratch = Scratch {
         arena_bytes: measured.iter().map(|b| b.arena_bytes).max().unwrap_or(0).next_multiple_of(ALIGN),
         worker_bytes: measured.iter().map(|b| b.worker_bytes).max().unwrap_or(0).next_multiple_of(ALIGN),
+        between: measured.iter().map(|b| b.between).max().unwrap_or(0),
         counters: (SYNC_PHASES + 8 * phases.list.len()).next_multiple_of(ALIGN),
         ..cx.scratch
     };
@@ -194,11 +221,18 @@ fn variant(
     let group = target.is_gpu().then(|| GroupInfo {
         kernel: kernel_symbol(&symbol),
         threads: target.threads,
-        shared_bytes: program.shared_bytes(),
         tokens: options.tokens,
         sync_bytes: cx.scratch.counters + 4 * counters,
     });
-    let plan = VariantPlan { target: target.clone(), program, symbol, scratch: cx.scratch, phases: phases.list, group };
+    let plan = VariantPlan {
+        target: target.clone(),
+        program,
+        tuned: None,
+        symbol,
+        scratch: cx.scratch,
+        phases: phases.list,
+        group,
+    };
     Ok((plan, weights))
 }
 
@@ -281,6 +315,7 @@ fn step_run(module: &Module, kv: &KvLayouts, blocks: &[BlockPlan], run: &CallRun
         kv: layer.map_or(0, |(_, offset)| *offset),
         kv_stride: layer.map_or(0, |(layout, _)| layout.layer_bytes()),
         actions: block.actions.clone(),
+        ahead: block.ahead.clone(),
     }
 }
 

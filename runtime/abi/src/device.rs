@@ -1,7 +1,7 @@
 //! Code for GPUs in an artifact: images of one or several kinds of the same kernels.
 //!
-//! A count, then for each image its step, kind, architecture, whether it is for that architecture alone, and
-//! length, all u64 little-endian; then the images, one after another.
+//! A count, then for each image its step, kind, architecture, whether it is for that architecture alone, the
+//! shared memory of its blocks, and length, all u64 little-endian; then the images, one after another.
 
 /// What an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +24,13 @@ pub struct DeviceImage<B> {
     pub arch: u32,
     /// Whether it runs on exactly that capability alone.
     pub specific: bool,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: usize,
     /// The image.
     pub bytes: B,
 }
 
-const ENTRY: usize = 5;
+const ENTRY: usize = 6;
 
 /// Images as bytes.
 pub fn write(images: &[DeviceImage<Vec<u8>>]) -> Vec<u8> {
@@ -39,6 +41,7 @@ pub fn write(images: &[DeviceImage<Vec<u8>>]) -> Vec<u8> {
             i.kind as u64,
             u64::from(i.arch),
             u64::from(i.specific),
+            i.shared_bytes as u64,
             i.bytes.len() as u64,
         ]);
     }
@@ -64,11 +67,12 @@ pub fn read(bytes: &[u8]) -> Option<Vec<DeviceImage<&[u8]>>> {
             2 => DeviceKind::Cubin,
             _ => return None,
         };
-        let (own, after) = rest.split_at_checked(usize::try_from(field(4)?).ok()?)?;
+        let (own, after) = rest.split_at_checked(usize::try_from(field(5)?).ok()?)?;
         rest = after;
         let arch = u32::try_from(field(2)?).ok()?;
         let step = u32::try_from(field(0)?).ok()?;
-        images.push(DeviceImage { step, kind, arch, specific: field(3)? != 0, bytes: own });
+        let shared_bytes = usize::try_from(field(4)?).ok()?;
+        images.push(DeviceImage { step, kind, arch, specific: field(3)? != 0, shared_bytes, bytes: own });
     }
     Some(images)
 }
@@ -84,6 +88,7 @@ mod tests {
             kind,
             arch,
             specific: arch == 90,
+            shared_bytes: 1024 * arch as usize,
             bytes: bytes.to_vec(),
         };
         let images = [image(DeviceKind::Ptx, 80, b"text"), image(DeviceKind::Cubin, 90, &[])];
@@ -96,6 +101,7 @@ mod tests {
                 kind: i.kind,
                 arch: i.arch,
                 specific: i.specific,
+                shared_bytes: i.shared_bytes,
                 bytes: i.bytes.to_vec(),
             })
             .collect();

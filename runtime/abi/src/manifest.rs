@@ -122,8 +122,6 @@ pub struct GroupInfo {
     pub kernel: String,
     /// Threads of a block.
     pub threads: usize,
-    /// Dynamic shared memory of a block.
-    pub shared_bytes: usize,
     /// Most tokens of a step.
     pub tokens: usize,
     /// Bytes of the memory at `StepArgs::sync`.

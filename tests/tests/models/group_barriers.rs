@@ -1,7 +1,7 @@
 //! What a group waits for is needed: without any one barrier or wait of a step, the interpreter finds a race
 //! or a read of what was not written, or the step computes something else.
 
-use crate::groups::{folder, planning};
+use crate::groups::{self, MANY, ONE, TARGETS, folder, planning_for};
 use llmc_abi::step::Sampling;
 use llmc_ir::DType;
 use llmc_kernels::kir::interp::Order;
@@ -29,6 +29,8 @@ fn wait(op: &Op) -> Option<&'static str> {
         Op::GroupBarrier => Some("group_barrier"),
         Op::WarpBarrier => Some("warp_barrier"),
         Op::AsyncWait { .. } => Some("async_wait"),
+        Op::Await { .. } => Some("await"),
+        Op::SignalWait { .. } => Some("signal_wait"),
         _ => None,
     }
 }
@@ -101,16 +103,17 @@ const CTX: usize = 256;
 /// Position of a step's first token: behind whole chunks of pages, which hold zeros.
 const START: usize = 150;
 
-/// A variant of a fixture's step, for groups of `threads` threads.
-fn planned(fixture: &str, threads: usize, variant: usize) -> Model {
+/// A variant of a fixture's step for a target, in groups of `threads` threads.
+fn planned(fixture: &str, threads: usize, (target, variant): (&str, usize)) -> Model {
     let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: CTX };
-    Model { variant, ..Model::new(&folder(fixture), &planning(build, Choice::default(), threads)) }
+    Model { variant, ..Model::new(&folder(fixture), &planning_for(target, build, Choice::default(), threads)) }
 }
 
 /// A kernel's block and kind, and its number among those: what its name says but for numbers of nodes.
 fn label(program: &Program, kernel: &str) -> String {
     let plain = |name: &str| {
-        let words = name.trim_start_matches("llmc_").split('_').filter(|w| !["cuda", "tiles"].contains(w));
+        let words =
+            name.trim_start_matches("llmc_").split('_').filter(|w| !["cuda", "tiles", "one", "sm", "90a"].contains(w));
         let words: Vec<&str> = words.filter(|w| w.parse::<usize>().is_err()).collect();
         words.join("_").replacen('_', " ", 1)
     };
@@ -171,7 +174,16 @@ const FEW: Spare = &[
 #[test]
 fn few_tokens() {
     let tries = [Try::new(2, 3, Order::Forward), Try::new(1, 1, Order::Reverse), Try::new(8, 2, Order::Reverse)];
-    check(&mut planned("qwen3", 64, 0), &tries, FEW);
+    check(&mut planned("qwen3", 64, (TARGETS[0], groups::FEW)), &tries, FEW);
+}
+
+/// As [`FEW`], for a token alone whose weights the copy engine copies.
+const ALONE: Spare = &[];
+
+#[test]
+fn one_token() {
+    let tries = [Try::new(1, 3, Order::Forward), Try::new(1, 2, Order::Reverse)];
+    check(&mut planned("qwen3", 64, (TARGETS[1], ONE)), &tries, ALONE);
 }
 
 /// As [`FEW`]. A product's tiles begin with a barrier that the one at their end makes up for, and the other way
@@ -191,5 +203,5 @@ const TILES: Spare = &[
 
 #[test]
 fn many_tokens() {
-    check(&mut planned("llama3-rope", 256, 1), &[Try::new(12, 2, Order::Forward)], TILES);
+    check(&mut planned("llama3-rope", 256, (TARGETS[0], MANY)), &[Try::new(12, 2, Order::Forward)], TILES);
 }

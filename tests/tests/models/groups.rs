@@ -22,9 +22,21 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("groups"))
 }
 
+/// Every GPU, and one generation with what it alone has.
+pub(crate) const TARGETS: [&str; 2] = ["cuda", "cuda:sm_90a"];
+/// The variants of a plan: for few tokens, for many, and for one.
+pub(crate) const FEW: usize = 0;
+pub(crate) const MANY: usize = 1;
+pub(crate) const ONE: usize = 2;
+
 /// How to plan for groups of `threads` threads.
 pub(crate) fn planning(build: BuildOptions, choice: Choice, threads: usize) -> Planning {
-    let target = Target { threads, ..Target::from_name("cuda").expect("a known target") };
+    planning_for(TARGETS[0], build, choice, threads)
+}
+
+/// The same for one of the targets.
+pub(crate) fn planning_for(target: &str, build: BuildOptions, choice: Choice, threads: usize) -> Planning {
+    let target = Target { threads, ..Target::from_name(target).expect("a known target") };
     Planning { build, fuel: None, choice, pruning: Pruning::default(), target, vector_bytes: 64, tokens: 40 }
 }
 
@@ -42,9 +54,12 @@ fn error(model: &Model, name: &str, workers: usize, chunk: usize, order: Order) 
 #[test]
 fn every_fixture_agrees_with_its_reference() {
     for name in ["llama2", "llama3-rope", "llama-bias", "mistral", "qwen2", "qwen3", "gpt2"] {
-        let model = planned(name, F32, 64);
-        let error = error(&model, name, 3, 5, Order::Seeded(1));
-        assert!(error <= TOLERANCE, "{name}: {error}");
+        for (target, variant, chunk) in [(TARGETS[0], FEW, 5), (TARGETS[1], FEW, 3), (TARGETS[1], ONE, 1)] {
+            let how = planning_for(target, F32, Choice::default(), 64);
+            let model = Model { variant, ..Model::new(&folder(name), &how) };
+            let error = error(&model, name, 3, chunk, Order::Seeded(1));
+            assert!(error <= TOLERANCE, "{name}, {target}, {chunk} tokens: {error}");
+        }
     }
 }
 
@@ -65,7 +80,7 @@ fn tiles_agree() {
     for name in ["llama3-rope", "qwen3", "qwen2"] {
         let mut model = planned(name, BF16, 256);
         let exact = error(&model, name, 2, 5, Order::Forward);
-        model.variant = 1;
+        model.variant = MANY;
         for (workers, chunk, order) in [(3, 40, Order::Seeded(3)), (2, 7, Order::Reverse)] {
             let error = error(&model, name, workers, chunk, order);
             assert!(error <= 1.5 * exact.max(4e-3), "{name}: {error}, by rows {exact}");
@@ -75,9 +90,14 @@ fn tiles_agree() {
 
 /// How to plan with weights in a scheme.
 fn quantized(scheme: Scheme, threads: usize) -> Planning {
+    quantized_for(TARGETS[0], scheme, threads)
+}
+
+/// The same for one of the targets.
+fn quantized_for(target: &str, scheme: Scheme, threads: usize) -> Planning {
     let choice = Choice { weights: Some(scheme), rows: Some(DType::I8) };
     let build = BuildOptions { activations: Activations::Bf16, kv: DType::F32, ctx: 64 };
-    planning(build, choice, threads)
+    planning_for(target, build, choice, threads)
 }
 
 #[test]
@@ -85,12 +105,16 @@ fn quantized_weights_mean_what_the_graph_says() {
     for scheme in SCHEMES {
         let mut best = f32::MAX;
         // Norms of heads, and widths that warps do not share evenly; biases, and several rounds of loads.
-        for (name, threads, chunk, order) in
-            [("qwen3", 64, 3, Order::Seeded(3)), ("gpt2", 32, 1, Order::Reverse), ("llama2", 128, 3, Order::Forward)]
-        {
-            let how = quantized(scheme, threads);
+        for (name, threads, chunk, order, (target, variant)) in [
+            ("qwen3", 64, 3, Order::Seeded(3), (TARGETS[0], FEW)),
+            ("qwen3", 64, 1, Order::Forward, (TARGETS[1], ONE)),
+            ("gpt2", 32, 1, Order::Reverse, (TARGETS[1], FEW)),
+            ("llama2", 128, 3, Order::Forward, (TARGETS[1], FEW)),
+            ("llama2", 32, 1, Order::Seeded(6), (TARGETS[0], ONE)),
+        ] {
+            let how = quantized_for(target, scheme, threads);
             let ids = &prompts(&weights::fixtures().join(name)).swap_remove(1).ids[..9];
-            let model = Model::new(&folder(name), &how);
+            let model = Model { variant, ..Model::new(&folder(name), &how) };
             let mut runner = Interpreted::new(&model, Pages::new(1, 1, 64), 3, order);
             let expected = meaning(&folder(name), &how, ids);
             let errors = errors(&prefill(&mut runner, 0, ids, chunk), &expected, ids.len());

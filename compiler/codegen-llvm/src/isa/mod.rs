@@ -2,6 +2,7 @@
 
 mod aarch64;
 pub mod nvptx;
+mod nvptx_bulk;
 mod nvptx_table;
 mod x86;
 

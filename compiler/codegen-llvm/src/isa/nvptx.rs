@@ -4,6 +4,7 @@
 //! LLVM's atomics lose their ordering on this target, so what groups of different blocks agree on is
 //! written in PTX (PTX ISA, memory consistency model).
 
+use super::nvptx_bulk as bulk;
 use super::nvptx_table::table16;
 use super::{Isa, Native};
 use crate::error::Failure;
@@ -36,8 +37,8 @@ pub const ISA: Isa = Isa {
 };
 
 /// Address spaces of PTX.
-const GLOBAL: u16 = 1;
-const SHARED: u16 = 3;
+pub(super) const GLOBAL: u16 = 1;
+pub(super) const SHARED: u16 = 3;
 /// Bytes that the second-level cache brings at a time.
 const SECTOR: usize = 32;
 /// All lanes of a warp.
@@ -49,18 +50,26 @@ const SHARED_SYMBOL: &str = "llmc_shared";
 const CLOCK_SYMBOL: &str = "llmc_clock";
 const GOAL_SYMBOL: &str = "llmc_goal";
 
-/// Arrives at a barrier of all workers and waits until as many have come as its goal, which it moves on from
-/// barrier to barrier. Worker 0 adds the clock's progress to its phase.
-const BARRIER: &str = "{\n\
-    .reg .pred q; .reg .b64 c, d, v, w;\n\
+/// Arrives at a barrier of all workers, whose goal it moves on from barrier to barrier.
+const ARRIVE: &str = "{\n\
+    .reg .pred q; .reg .b64 v, w;\n\
     setp.ne.u32 q, $1, 0;\n\
     @q bra DONE;\n\
-    ld.shared.u64 v, [$6];\n\
-    cvt.u64.u32 w, $3;\n\
+    ld.shared.u64 v, [$3];\n\
+    cvt.u64.u32 w, $2;\n\
     add.u64 v, v, w;\n\
     fence.acq_rel.gpu;\n\
     red.relaxed.gpu.add.u64 [$0], 1;\n\
-    st.shared.u64 [$6], v;\n\
+    st.shared.u64 [$3], v;\n\
+    DONE:\n\
+    }";
+
+/// Waits until as many have come as the barrier's goal. Worker 0 adds the clock's progress to its phase.
+const AWAIT: &str = "{\n\
+    .reg .pred q; .reg .b64 c, d, v, w;\n\
+    setp.ne.u32 q, $1, 0;\n\
+    @q bra DONE;\n\
+    ld.shared.u64 v, [$5];\n\
     WAIT:\n\
     ld.acquire.gpu.u64 w, [$0];\n\
     setp.lt.u64 q, w, v;\n\
@@ -68,10 +77,10 @@ const BARRIER: &str = "{\n\
     setp.ne.u32 q, $2, 0;\n\
     @q bra DONE;\n\
     mov.u64 c, %clock64;\n\
-    ld.shared.u64 d, [$5];\n\
-    st.shared.u64 [$5], c;\n\
+    ld.shared.u64 d, [$4];\n\
+    st.shared.u64 [$4], c;\n\
     sub.u64 d, c, d;\n\
-    red.relaxed.gpu.add.u64 [$4], d;\n\
+    red.relaxed.gpu.add.u64 [$3], d;\n\
     DONE:\n\
     }";
 
@@ -114,13 +123,21 @@ fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'
         Op::Mma { kind, acc, a, b } => mma(low, *kind, [*acc, *a, *b])?,
         Op::LoadMatrix { ptr } => load_matrix(low, *ptr)?,
         Op::LastOf { counter, add, total } => last_of(low, *counter, *add, *total)?,
-        Op::Barrier { phase } => barrier(low, *phase).map(|()| nothing())?,
+        Op::Barrier { phase } => {
+            arrive(low)?;
+            wait_for_all(low, *phase).map(|()| nothing())?
+        }
+        Op::Arrive => arrive(low).map(|()| nothing())?,
+        Op::Await { phase } => wait_for_all(low, *phase).map(|()| nothing())?,
         Op::AsyncCopy { to, from, bytes } => async_copy(low, *to, *from, *bytes).map(|()| nothing())?,
         Op::Fetch { ptr, bytes } => fetch(low, *ptr, *bytes).map(|()| nothing())?,
         Op::AsyncCommit => collective(low, "llvm.nvvm.cp.async.commit.group", &[])?.unwrap_or_else(nothing),
         Op::AsyncWait { pending } => {
             let pending = low.constant(Ty::I32, i64::from(*pending));
             collective(low, "llvm.nvvm.cp.async.wait.group", &[pending])?.unwrap_or_else(nothing)
+        }
+        Op::SignalBegin { .. } | Op::SignalEnd { .. } | Op::BulkCopy { .. } | Op::SignalWait { .. } => {
+            bulk::signal(low, &inst.op).map(|()| nothing())?
         }
         Op::Prefetch { ptr, offset } => {
             let address = in_space(low, low.address(low.get(*ptr), *offset)?, GLOBAL)?;
@@ -146,7 +163,11 @@ fn generic<'c>(low: &Lower<'c, '_>, ptr: PointerValue<'c>) -> Result<BasicValueE
     Ok(low.builder.build_address_space_cast(ptr, ty, "")?.into())
 }
 
-fn in_space<'c>(low: &Lower<'c, '_>, ptr: PointerValue<'c>, space: u16) -> Result<PointerValue<'c>, Failure> {
+pub(super) fn in_space<'c>(
+    low: &Lower<'c, '_>,
+    ptr: PointerValue<'c>,
+    space: u16,
+) -> Result<PointerValue<'c>, Failure> {
     let ty = low.context.ptr_type(AddressSpace::from(space));
     Ok(low.builder.build_address_space_cast(ptr, ty, "")?)
 }
@@ -242,7 +263,7 @@ fn load_matrix<'c>(low: &Lower<'c, '_>, ptr: Val) -> Result<BasicValueEnum<'c>, 
 }
 
 /// Runs PTX that must stay where it is, with the result of type `ty` if it has one.
-fn asm<'c>(
+pub(super) fn asm<'c>(
     low: &Lower<'c, '_>,
     text: &str,
     constraints: &str,
@@ -262,6 +283,12 @@ fn asm<'c>(
     Ok(call.try_as_basic_value().basic())
 }
 
+/// At the beginning of a loop: the assembler does not unroll it. Kernels are unrolled where that pays, and code
+/// that each phase runs once comes from far away.
+pub fn keep_rolled(low: &Lower<'_, '_>) -> Result<(), Failure> {
+    asm(low, ".pragma \"nounroll\";", "", &[], None).map(drop)
+}
+
 fn last_of<'c>(low: &Lower<'c, '_>, counter: Val, add: Val, total: u32) -> Result<BasicValueEnum<'c>, Failure> {
     group_barrier(low)?;
     let args = [thread(low)?, low.get(counter), low.get(add), low.constant(Ty::I32, i64::from(total))];
@@ -275,19 +302,35 @@ fn group_barrier(low: &Lower<'_, '_>) -> Result<(), Failure> {
     collective(low, "llvm.nvvm.barrier.cta.sync.aligned.all", &[low.constant(Ty::I32, 0)]).map(|_| ())
 }
 
-/// A barrier of all workers: threads of the block meet, the first one meets those of the other blocks.
-fn barrier<'c>(low: &Lower<'c, '_>, phase: u32) -> Result<(), Failure> {
-    group_barrier(low)?;
-    let param = |i: usize| low.get(low.source.body.params[i]);
+/// Where the barriers of all workers are.
+fn sync<'c>(low: &Lower<'c, '_>) -> Result<PointerValue<'c>, Failure> {
     let offset = STEP_FIELDS.iter().find(|(name, _)| *name == "sync").ok_or("steps have a sync")?.1;
     let space = low.context.ptr_type(AddressSpace::from(GLOBAL)).into();
-    let sync = low.load_as(param(0), offset as i32, 8, space, Hint::Constant)?.into_pointer_value();
+    let args = low.get(low.source.body.params[0]);
+    Ok(low.load_as(args, offset as i32, 8, space, Hint::Constant)?.into_pointer_value())
+}
+
+/// Parameter `i` of the function, 32 bits of it.
+fn narrow_param<'c>(low: &Lower<'c, '_>, i: usize) -> Result<BasicValueEnum<'c>, Failure> {
+    let v = low.get(low.source.body.params[i]).into_int_value();
+    Ok(low.builder.build_int_truncate(v, low.context.i32_type(), "")?.into())
+}
+
+/// The first half of a barrier of all workers: threads of the block meet, the first one arrives for them.
+fn arrive(low: &Lower<'_, '_>) -> Result<(), Failure> {
+    group_barrier(low)?;
+    let goal = word(low.context, low.module, GOAL_SYMBOL).into();
+    let args = [sync(low)?.into(), thread(low)?, narrow_param(low, 2)?, goal];
+    asm(low, ARRIVE, "l,r,r,l,~{memory}", &args, None).map(drop)
+}
+
+/// The second half: the first thread meets those of the other blocks, then the others.
+fn wait_for_all(low: &Lower<'_, '_>, phase: u32) -> Result<(), Failure> {
+    let sync = sync(low)?;
     let ticks = low.address(sync.into(), (SYNC_PHASES + 8 * phase as usize) as i32)?;
-    let narrow = |v: BasicValueEnum<'c>| low.builder.build_int_truncate(v.into_int_value(), low.context.i32_type(), "");
     let [clock, goal] = [CLOCK_SYMBOL, GOAL_SYMBOL].map(|s| word(low.context, low.module, s).into());
-    let (worker, workers) = (narrow(param(1))?.into(), narrow(param(2))?.into());
-    let args = [sync.into(), thread(low)?, worker, workers, ticks.into(), clock, goal];
-    asm(low, BARRIER, "l,r,r,r,l,l,l,~{memory}", &args, None)?;
+    let args = [sync.into(), thread(low)?, narrow_param(low, 1)?, ticks.into(), clock, goal];
+    asm(low, AWAIT, "l,r,r,l,l,l,~{memory}", &args, None)?;
     group_barrier(low)
 }
 

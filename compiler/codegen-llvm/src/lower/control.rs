@@ -29,6 +29,9 @@ impl<'c> Lower<'c, '_> {
         for (param, phi) in body.params.iter().zip(&phis) {
             self.set(*param, phi.as_basic_value());
         }
+        if self.isa.group.is_some() {
+            crate::isa::nvptx::keep_rolled(self)?;
+        }
         let yields = self.region(body)?;
         let i = phis[0].as_basic_value().into_int_value();
         // KIR's indices are addresses' parts: they do not pass the end of i64.

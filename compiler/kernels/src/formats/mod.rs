@@ -5,6 +5,7 @@
 //! 32-bit lane), the order that dot-product and tile instructions read; f32 and f16 have one k per
 //! step. Quantized formats are in [`quant`].
 
+pub mod at;
 pub mod codes;
 mod float;
 pub mod pairs;

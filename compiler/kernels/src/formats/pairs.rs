@@ -5,6 +5,7 @@
 //! not matter as long as the other operand's are the same. Two steps of codes of four bits stand in one
 //! vector.
 
+use super::at::{Side, VectorAt};
 use super::codes::{STEPS, piece, planes};
 use super::quant::{QuantLayout, TILE_ROWS};
 use crate::env::Env;
@@ -39,21 +40,20 @@ impl PairRows {
         self.layout.scheme.code_bits()
     }
 
-    fn words(&self) -> Ty {
+    /// A word of each row.
+    pub fn words(&self) -> Ty {
         Ty::vector(Elem::I32, self.count)
     }
 
-    /// Loads of a block's codes.
+    /// Vectors of a block's codes.
     pub fn loads(&self) -> usize {
         planes(self.bits()).iter().map(|width| if *width == 8 { 2 } else { 1 }).sum()
     }
 
-    /// The codes of block `block` (i64), `more` blocks on, packed.
-    pub fn load(&self, env: &mut Env, at: PairAt, panel: Val, (block, more): (Val, usize)) -> Vec<Val> {
-        let bytes = self.layout.block_bytes();
-        let base = env.at(panel, block, bytes);
-        let base = env.at(base, at.row, 4);
-        let mut offset = self.layout.codes() + more * bytes;
+    /// Where the packed codes of a block are that begins at `block`.
+    pub fn vectors(&self, env: &mut Env, at: PairAt, block: Val) -> Vec<VectorAt> {
+        let base = env.at(block, at.row, 4);
+        let mut offset = 0;
         let mut out = Vec::with_capacity(self.loads());
         for width in planes(self.bits()) {
             let from = match width {
@@ -67,15 +67,14 @@ impl PairRows {
                 _ => base,
             };
             for second in 0..if *width == 8 { 2 } else { 1 } {
-                let offset = (offset + second * VECTOR) as i32;
-                out.push(env.b.load_with(self.words(), from, offset, self.words().bytes(), Hint::Constant));
+                out.push(VectorAt { base: from, offset: offset + second * VECTOR });
             }
             offset += VECTOR * *width as usize;
         }
         out
     }
 
-    /// The codes of the two steps, four unsigned bytes for each row, from what [`PairRows::load`] gave.
+    /// The codes of the two steps, four unsigned bytes for each row, from the vectors at [`PairRows::vectors`].
     pub fn steps(&self, env: &mut Env, loaded: &[Val], at: PairAt) -> [Val; 2] {
         if let [first, second] = *loaded
             && self.bits() == 8
@@ -109,11 +108,32 @@ impl PairRows {
         env.b.lshr(v, shift)
     }
 
-    /// The scales of group `group` (i64), `more` groups on, as stored.
-    pub fn load_scales(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Val> {
+    /// Where the scales of group `group` (i64), `more` groups on, are.
+    pub fn scales_at(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Side> {
         let (offset, bytes) = self.layout.group_scales()?;
         let elem = if bytes == 2 * PANEL { Elem::I16 } else { Elem::I8 };
-        Some(self.load_side(env, (panel, at), (offset + more * bytes, bytes), group, elem))
+        Some(self.side(env, (panel, at), (offset + more * bytes, bytes), group, elem))
+    }
+
+    /// The same where the scales of some groups have been copied to `beside`.
+    pub fn copied_scales(&self, env: &mut Env, at: PairAt, beside: Val, (group, more): (Val, usize)) -> Option<Side> {
+        let (_, bytes) = self.layout.group_scales()?;
+        let elem = if bytes == 2 * PANEL { Elem::I16 } else { Elem::I8 };
+        Some(self.side(env, (beside, at), (more * bytes, bytes), group, elem))
+    }
+
+    /// The same of zero points, behind the scales of `groups` groups.
+    pub fn copied_zeros(
+        &self,
+        env: &mut Env,
+        at: PairAt,
+        beside: Val,
+        (group, more): (Val, usize),
+        groups: usize,
+    ) -> Option<Side> {
+        let (_, bytes) = self.layout.group_zeros()?;
+        let before = self.layout.group_scales().map_or(0, |(_, bytes)| groups * bytes);
+        Some(self.side(env, (beside, at), (before + more * bytes, bytes), group, Elem::I8))
     }
 
     /// Their values: f32.
@@ -126,10 +146,10 @@ impl PairRows {
         env.b.cast(Cast::IntToFloat, wide, floats)
     }
 
-    /// The zero points of a group, where the scheme has them, as stored.
-    pub fn load_zeros(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Val> {
+    /// Where the zero points of a group are, if the scheme has them.
+    pub fn zeros_at(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Side> {
         let (offset, bytes) = self.layout.group_zeros()?;
-        Some(self.load_side(env, (panel, at), (offset + more * bytes, bytes), group, Elem::I8))
+        Some(self.side(env, (panel, at), (offset + more * bytes, bytes), group, Elem::I8))
     }
 
     /// Their values: i32.
@@ -137,32 +157,32 @@ impl PairRows {
         env.b.cast(Cast::ZExt, stored, self.words())
     }
 
-    fn load_side(
+    fn side(
         &self,
         env: &mut Env,
         (panel, at): (Val, PairAt),
         (offset, bytes): (usize, usize),
         group: Val,
         elem: Elem,
-    ) -> Val {
+    ) -> Side {
         let ty = self.words().with_elem(elem);
         let from = env.at(panel, group, bytes);
         let from = env.at(from, at.row, bytes / PANEL);
-        env.b.load_with(ty, from, offset as i32, ty.bytes(), Hint::Constant)
+        Side { at: VectorAt { base: from, offset }, ty, align: ty.bytes() }
     }
 
-    /// The bits in which the number of the thread's value table in a block stands: i16. All its rows and
-    /// both its steps have the same one.
-    pub fn load_table(&self, env: &mut Env, at: PairAt, panel: Val, (block, more): (Val, usize)) -> Val {
+    /// Where the bits are in which the number of the thread's value table in a block stands: i16. All its rows
+    /// and both its steps have the same one.
+    pub fn table_number(&self, env: &mut Env, at: PairAt, panel: Val, (block, more): (Val, usize)) -> Side {
         let (offset, bits) = self.layout.table_bits();
         let bit = self.table_bit(env, at, bits);
         let eight = env.b.index(8);
         let byte = env.b.div(bit, eight);
         let first = env.b.mul_const(block, (PARTS * bits * PANEL / TILE_ROWS / 8) as i64);
         let first = env.b.add(first, byte);
-        let from = env.b.ptr_add(panel, first);
+        let base = env.b.ptr_add(panel, first);
         let more = more * PARTS * bits * PANEL / TILE_ROWS / 8;
-        env.b.load_with(Ty::I16, from, (offset + more) as i32, 1, Hint::Constant)
+        Side { at: VectorAt { base, offset: offset + more }, ty: Ty::I16, align: 1 }
     }
 
     /// Where the thread's number begins in a block's.

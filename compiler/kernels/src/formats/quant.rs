@@ -105,15 +105,24 @@ impl QuantLayout {
     }
 
     /// Where the scales of groups begin, and bytes of a group's, where there are any.
-    pub(super) fn group_scales(&self) -> Option<(usize, usize)> {
+    pub fn group_scales(&self) -> Option<(usize, usize)> {
         let bytes = self.group_scale_bytes();
         (bytes > 0).then(|| (self.row_scale_bytes(), bytes))
     }
 
     /// Where the zero points of groups begin, and bytes of a group's, where there are any.
-    pub(super) fn group_zeros(&self) -> Option<(usize, usize)> {
+    pub fn group_zeros(&self) -> Option<(usize, usize)> {
         let bytes = self.zero_bytes();
         (bytes > 0).then(|| (self.zeros(), bytes))
+    }
+
+    /// Where in a panel what belongs to groups of codes begins, and bytes of each for `blocks` blocks, which
+    /// are whole groups.
+    pub fn side_regions(&self, blocks: usize) -> Vec<(usize, usize)> {
+        let groups = blocks / self.group_blocks().max(1);
+        let of_groups = self.group_scales().into_iter().chain(self.group_zeros());
+        let tables = (self.scheme == Scheme::W4).then(|| (self.table_bits().0, blocks * 2 * PACKED_BYTES));
+        of_groups.map(|(first, bytes)| (first, groups * bytes)).chain(tables).collect()
     }
 
     /// Whether groups have zero points.

@@ -398,6 +398,26 @@ impl Builder {
         self.emit(Op::AsyncWait { pending }, vec![]);
     }
 
+    /// Makes a signal; see [`Op::SignalBegin`].
+    pub fn signal_begin(&mut self, ptr: Val, copies: usize) {
+        self.emit(Op::SignalBegin { ptr, copies: copies as u32 }, vec![]);
+    }
+
+    /// Ends a signal.
+    pub fn signal_end(&mut self, ptr: Val) {
+        self.emit(Op::SignalEnd { ptr }, vec![]);
+    }
+
+    /// Begins a copy that a signal tells of.
+    pub fn bulk_copy(&mut self, to: Val, from: Val, bytes: usize, signal: Val) {
+        self.emit(Op::BulkCopy { to, from, bytes: bytes as u32, signal }, vec![]);
+    }
+
+    /// Waits for a signal.
+    pub fn signal_wait(&mut self, ptr: Val, parity: Val) {
+        self.emit(Op::SignalWait { ptr, parity }, vec![]);
+    }
+
     /// Waits for all threads of the worker.
     pub fn group_barrier(&mut self) {
         self.emit(Op::GroupBarrier, vec![]);
@@ -406,6 +426,16 @@ impl Builder {
     /// Waits for all threads of the warp.
     pub fn warp_barrier(&mut self) {
         self.emit(Op::WarpBarrier, vec![]);
+    }
+
+    /// Tells of a barrier; see [`Op::Arrive`].
+    pub fn arrive(&mut self) {
+        self.emit(Op::Arrive, vec![]);
+    }
+
+    /// Waits at the barrier told of.
+    pub fn wait_for_all(&mut self, phase: u32) {
+        self.emit(Op::Await { phase }, vec![]);
     }
 
     /// Waits for all workers.

@@ -38,6 +38,15 @@ pub struct Function {
 }
 
 impl Function {
+    /// Bytes of shared memory that the function asks for.
+    pub fn shared_bytes(&self) -> usize {
+        let shared = |inst: &Inst| match inst.op {
+            Op::Shared { bytes } => bytes as usize,
+            _ => 0,
+        };
+        self.body.body.iter().map(shared).max().unwrap_or(0)
+    }
+
     /// Type of a value.
     pub fn ty(&self, v: Val) -> Ty {
         self.types[v.0 as usize]
@@ -54,10 +63,6 @@ pub struct Program {
 impl Program {
     /// Bytes of shared memory that the program asks for.
     pub fn shared_bytes(&self) -> usize {
-        let shared = |inst: &Inst| match inst.op {
-            Op::Shared { bytes } => bytes as usize,
-            _ => 0,
-        };
-        self.functions.iter().flat_map(|f| f.body.body.iter().map(shared)).max().unwrap_or(0)
+        self.functions.iter().map(Function::shared_bytes).max().unwrap_or(0)
     }
 }

@@ -177,6 +177,11 @@ pub enum Op {
     /// Waits until all workers are here; what they wrote before is visible after. `phase` is
     /// passed to the runtime. Every worker must reach the same barriers in the same order.
     Barrier { phase: u32 },
+    /// Tells the other workers that this one has come to a barrier which [`Op::Await`] waits at. All threads of the
+    /// worker must reach it together; up to the wait it calls only functions that store nothing.
+    Arrive,
+    /// Waits at the barrier that [`Op::Arrive`] has told of: together they are an [`Op::Barrier`].
+    Await { phase: u32 },
     /// This thread's number in its worker, i64; a worker is a group of threads on a GPU.
     Thread,
     /// Memory that the worker's threads share, aligned to 128 bytes, of at least `bytes` bytes: the same
@@ -208,15 +213,32 @@ pub enum Op {
     /// Waits until at most `pending` of this thread's groups of copies are under way. Other threads see what
     /// was copied after a barrier.
     AsyncWait { pending: u32 },
+    /// Makes a signal of the 8 bytes at `ptr` in shared memory, whose turns are of `copies` copies each.
+    SignalBegin { ptr: Val, copies: u32 },
+    /// Ends a signal none of whose copies is under way; the bytes are memory again.
+    SignalEnd { ptr: Val },
+    /// Begins to copy `bytes` (a multiple of 16) from `from` to shared memory at `to`, both aligned to 16 bytes,
+    /// for the signal's turn.
+    BulkCopy { to: Val, from: Val, bytes: u32, signal: Val },
+    /// Waits until all copies of a turn of the signal are there: of the first and every second one after it
+    /// if `parity` (i32) is 0, of the others if it is 1. Only the turn under way and the one before can be
+    /// waited for.
+    SignalWait { ptr: Val, parity: Val },
 }
 
 impl Op {
     /// Whether the instruction is one of a group of threads: only targets whose workers are groups have it.
     pub fn needs_group(&self) -> bool {
-        let alone = matches!(self, Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. } | Op::Fetch { .. });
+        let alone = matches!(
+            self,
+            Op::Arrive | Op::Await { .. } | Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. } | Op::Fetch { .. }
+        );
         let waits = matches!(self, Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. });
+        let signals =
+            matches!(self, Op::SignalBegin { .. } | Op::SignalEnd { .. } | Op::BulkCopy { .. } | Op::SignalWait { .. });
         alone
             || waits
+            || signals
             || matches!(self, Op::LaneXor { .. } | Op::Mma { .. } | Op::LoadMatrix { .. } | Op::LastOf { .. })
     }
 }

@@ -29,6 +29,8 @@ impl Op {
             | Op::Float(_)
             | Op::Stack { .. }
             | Op::Barrier { .. }
+            | Op::Arrive
+            | Op::Await { .. }
             | Op::Thread
             | Op::Shared { .. }
             | Op::GroupBarrier
@@ -47,6 +49,9 @@ impl Op {
             Op::Mma { acc, a, b, .. } => vec![acc, a, b],
             Op::LastOf { counter, add, .. } => vec![counter, add],
             Op::AsyncCopy { to, from, .. } => vec![to, from],
+            Op::SignalBegin { ptr, .. } | Op::SignalEnd { ptr } => vec![ptr],
+            Op::SignalWait { ptr, parity } => vec![ptr, parity],
+            Op::BulkCopy { to, from, signal, .. } => vec![to, from, signal],
             Op::Table16 { table, index } => vec![table, index],
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![a, b, c],
             Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } => vec![acc, a, b],

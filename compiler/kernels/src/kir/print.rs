@@ -113,6 +113,8 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         }
         Op::Call { callee, args } => write!(f, "call @{callee}({})", list(args)),
         Op::Barrier { phase } => write!(f, "barrier {phase}"),
+        Op::Arrive => f.write_str("arrive"),
+        Op::Await { phase } => write!(f, "await {phase}"),
         Op::Thread => write!(f, "thread {ty}"),
         Op::Shared { bytes } => write!(f, "shared {ty} {bytes}"),
         Op::GroupBarrier => f.write_str("group_barrier"),
@@ -125,6 +127,10 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::Fetch { ptr, bytes } => write!(f, "fetch {ptr}, {bytes}"),
         Op::AsyncCommit => f.write_str("async_commit"),
         Op::AsyncWait { pending } => write!(f, "async_wait {pending}"),
+        Op::SignalBegin { ptr, copies } => write!(f, "signal_begin {ptr}, {copies}"),
+        Op::SignalEnd { ptr } => write!(f, "signal_end {ptr}"),
+        Op::BulkCopy { to, from, bytes, signal } => write!(f, "bulk_copy {to}, {from}, {bytes}, {signal}"),
+        Op::SignalWait { ptr, parity } => write!(f, "signal_wait {ptr}, {parity}"),
     }
 }
 

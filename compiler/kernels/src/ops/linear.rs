@@ -47,6 +47,10 @@ pub struct LinearKernel {
     pub schedule: Schedule,
     /// Where a group's units wait for their other rows.
     pub gather: Option<Gather>,
+    /// Whether the kernel of [`LinearKernel::build_ahead`] runs before this one.
+    pub ahead: bool,
+    /// Whether there is never more than one row.
+    pub single: bool,
 }
 
 impl LinearKernel {
@@ -56,10 +60,14 @@ impl LinearKernel {
         self.prologue.is_some() && shared
     }
 
-    /// Emits a kernel that asks for the beginning of the weights, where that pays.
-    pub fn build_prefetch(&self, name: &str, scratch: Scratch) -> Option<Function> {
-        let by_rows = scratch.threads > 1 && !self.schedule.tiles;
-        by_rows.then(|| gpu::gemv::build_prefetch(self, name, scratch)).flatten()
+    /// Emits a kernel that asks for the first weights before the inputs are there, where that pays.
+    pub fn build_ahead(&self, name: &str, scratch: Scratch) -> Option<Function> {
+        self.ahead.then(|| gpu::gemv::build_ahead(self, name, scratch)).flatten()
+    }
+
+    /// Emits a kernel that brings the first weights into the cache of all workers, where that pays.
+    pub fn build_fetch(&self, name: &str, scratch: Scratch) -> Option<Function> {
+        self.ahead.then(|| gpu::gemv::build_fetch(self, name, scratch)).flatten()
     }
 
     /// Emits the kernel.

@@ -1,16 +1,18 @@
 //! The step: calls of kernels with barriers between them, run by every worker.
 
-use crate::kir::{Builder, Function, Hint, Ty, Val};
+use crate::kir::{Builder, Cond, Function, Hint, Ty, Val};
 
 /// One thing a step does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Calls a kernel.
     Kernel(String),
+    /// Calls a kernel that asks for weights and stores nothing.
+    Ask(String),
     /// Waits for all workers; ends this phase.
     Barrier(u32),
-    /// Calls a kernel with the weights of the call that comes next, if there is one.
-    Ahead(String),
+    /// Asks for the first weights of the call that comes next.
+    Ahead,
 }
 
 /// Actions repeated for consecutive calls of a block: weights and cache of each lie a fixed
@@ -29,6 +31,8 @@ pub struct Run {
     pub kv_stride: usize,
     /// What each call does.
     pub actions: Vec<Action>,
+    /// Kernel that asks for the first weights of a call.
+    pub ahead: Option<String>,
 }
 
 /// Emits the step's function.
@@ -37,8 +41,12 @@ pub fn build(symbol: &str, runs: &[Run]) -> Function {
     let offset = llmc_abi::step::STEP_FIELDS.iter().find(|(n, _)| *n == "weights").expect("a field").1;
     let args = b.args();
     let weights = b.load_with(Ty::PTR, args, offset as i32, 8, Hint::Constant);
-    for run in runs {
-        b.for_const(run.count, 1, |b, i| call(b, run, weights, i));
+    if let Some(first) = runs.first() {
+        let zero = b.index(0);
+        ask(&mut b, first, weights, zero);
+    }
+    for (run, next) in runs.iter().zip(runs.iter().skip(1).map(Some).chain([None])) {
+        b.for_const(run.count, 1, |b, i| call(b, run, next, weights, i));
     }
     b.finish()
 }
@@ -50,20 +58,56 @@ fn weights_of(b: &mut Builder, run: &Run, weights: Val, i: Val) -> Val {
     b.ptr_add(weights, w)
 }
 
-fn call(b: &mut Builder, run: &Run, weights: Val, i: Val) {
+/// Asks for the first weights of call `i`.
+fn ask(b: &mut Builder, run: &Run, weights: Val, i: Val) {
+    let Some(kernel) = &run.ahead else { return };
+    let (w, none) = (weights_of(b, run, weights, i), b.index(0));
+    b.call(kernel.clone(), &[w, none]);
+}
+
+fn call(b: &mut Builder, run: &Run, next: Option<&Run>, weights: Val, i: Val) {
     let w = weights_of(b, run, weights, i);
     let kv = b.mul_const(i, run.kv_stride as i64);
     let kv = b.add_const(kv, run.kv as i64);
-    for action in &run.actions {
-        match action {
-            Action::Kernel(name) => b.call(name.clone(), &[w, kv]),
-            Action::Barrier(phase) => b.barrier(*phase),
-            Action::Ahead(name) => {
-                let (next, last) = (b.add_const(i, 1), b.index(run.count - 1));
-                let next = b.min(next, last);
-                let w = weights_of(b, run, weights, next);
-                b.call(name.clone(), &[w, kv]);
-            }
+    let asks = |action: &Action| matches!(action, Action::Ask(_) | Action::Ahead);
+    let mut rest = run.actions.as_slice();
+    while let Some((action, after)) = rest.split_first() {
+        let count = rest.iter().take_while(|a| asks(a)).count();
+        if let (1.., Some(Action::Barrier(phase))) = (count, rest.get(count)) {
+            // What is asked for comes while the others are waited for.
+            b.arrive();
+            rest[..count].iter().for_each(|a| act(b, a, (run, next), (weights, w, kv), i));
+            b.wait_for_all(*phase);
+            rest = &rest[count + 1..];
+        } else {
+            act(b, action, (run, next), (weights, w, kv), i);
+            rest = after;
         }
     }
+}
+
+fn act(b: &mut Builder, action: &Action, runs: (&Run, Option<&Run>), (weights, w, kv): (Val, Val, Val), i: Val) {
+    match action {
+        Action::Kernel(name) | Action::Ask(name) => b.call(name.clone(), &[w, kv]),
+        Action::Barrier(phase) => b.barrier(*phase),
+        Action::Ahead => ask_next(b, runs, weights, i),
+    }
+}
+
+/// Asks for the first weights of the call after `i`, of the same run or the one that comes next.
+fn ask_next(b: &mut Builder, (run, next): (&Run, Option<&Run>), weights: Val, i: Val) {
+    let (following, count) = (b.add_const(i, 1), b.index(run.count));
+    let more = b.cmp(Cond::Lt, following, count);
+    let own = |b: &mut Builder| {
+        ask(b, run, weights, following);
+        vec![]
+    };
+    let other = |b: &mut Builder| {
+        if let Some(next) = next {
+            let zero = b.index(0);
+            ask(b, next, weights, zero);
+        }
+        vec![]
+    };
+    b.if_else(more, own, other);
 }

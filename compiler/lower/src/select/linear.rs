@@ -141,7 +141,10 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let raw = raw_scratch(l, input, &segments);
     let count = l.count(node, before[0])?;
     let gather = gather(l, node, &segments)?;
-    Ok(Selected::Linear(LinearKernel { count, x, prologue, segments, raw, schedule: l.cx.schedule, gather }, name))
+    let schedule = l.cx.schedule;
+    let ahead = l.cx.is_gpu && !schedule.tiles;
+    let single = l.cx.is_gpu && l.cx.limits.of(count) == 1;
+    Ok(Selected::Linear(LinearKernel { count, x, prologue, segments, raw, schedule, gather, ahead, single }, name))
 }
 
 /// Where a group's units wait, if some have to.

@@ -118,11 +118,19 @@ impl Selected {
         }
     }
 
-    /// Emits a kernel that asks for the beginning of this one's weights, where that pays.
-    pub fn build_prefetch(&self, name: &str, scratch: Scratch) -> Option<Function> {
+    /// Whether the kernel multiplies by weights.
+    pub fn is_product(&self) -> bool {
+        matches!(self, Selected::Linear(..))
+    }
+
+    /// Emits the kernels that begin to copy the first of this one's weights and bring them nearer, where that pays.
+    pub fn build_asks(&self, name: &str, scratch: Scratch) -> (Option<Function>, Option<Function>) {
         match self {
-            Selected::Linear(k, _) => k.build_prefetch(name, scratch),
-            _ => None,
+            Selected::Linear(k, _) => {
+                let [ahead, fetch] = ["ahead", "fetch"].map(|what| format!("{name}_{what}"));
+                (k.build_ahead(&ahead, scratch), k.build_fetch(&fetch, scratch))
+            }
+            _ => (None, None),
         }
     }
 

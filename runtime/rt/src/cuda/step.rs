@@ -16,7 +16,7 @@ const SLACK: usize = 4096;
 /// A model's kernel and weights on a device.
 pub struct GpuStep {
     pub(super) gpu: Gpu,
-    /// The forms of the step, for the fewest tokens first.
+    /// The forms of the step, as the manifest's variants for GPUs.
     forms: Vec<Form>,
     weights: Buffer,
     pub(super) memory: Option<Reserved>,
@@ -26,6 +26,8 @@ pub struct GpuStep {
 struct Form {
     group: GroupInfo,
     kernel: Kernel,
+    /// Shared memory of a block.
+    shared: usize,
     sync: usize,
 }
 
@@ -55,10 +57,10 @@ impl GpuStep {
         let gpu = Gpu::open(index)?;
         let mut sync = 0;
         let forms = groups.into_iter().zip(0..).map(|(group, step)| {
-            let kernel = kernel(&gpu, &images, step, &group)?;
+            let (kernel, shared) = kernel(&gpu, &images, step, &group)?;
             let before = sync;
             sync += group.sync_bytes.next_multiple_of(SYNC_ALIGN);
-            Ok(Form { group, kernel, sync: before })
+            Ok(Form { group, kernel, shared, sync: before })
         });
         let forms: Vec<_> = forms.collect::<Result<_>>()?;
         let buffer = gpu.alloc(weights.len() + SLACK, "the weights")?;
@@ -124,9 +126,11 @@ impl GpuStep {
     /// Enqueues one step whose ids are at `ids` on the device, or among the inputs. Gives the number of its
     /// slot, whose event is still to be recorded.
     pub(super) fn enqueue(&mut self, inputs: Inputs<'_>, sampling: &Sampling, ids: Option<u64>) -> Result<usize> {
-        let form = self.forms.iter().find(|f| inputs.ids.len() <= f.group.tokens).ok_or_else(|| {
-            Error::usage(format!("a step of {} tokens is larger than any this artifact has", inputs.ids.len()))
-        })?;
+        let tokens = inputs.ids.len();
+        let form = &self.forms[self.form(tokens)];
+        if tokens > form.group.tokens {
+            return Err(Error::usage(format!("a step of {tokens} tokens is larger than any this artifact has")));
+        }
         let group = &form.group;
         let memory = self.memory.as_mut().ok_or_else(unreserved)?;
         let slot = memory.launched % memory.slots.len();
@@ -138,13 +142,16 @@ impl GpuStep {
         let args = memory.slots[slot].send(&self.gpu, inputs, places, sampling)?;
         memory.launched += 1;
         let (grid, threads) = (self.gpu.info().multiprocessors as u32, group.threads as u32);
-        form.kernel.launch(&self.gpu, grid, threads, group.shared_bytes as u32, &[args], true)?;
+        form.kernel.launch(&self.gpu, grid, threads, form.shared as u32, &[args], true)?;
         Ok(slot)
     }
 
     /// Which form runs steps of so many tokens, counted as the manifest's variants for GPUs.
     pub fn form(&self, tokens: usize) -> usize {
-        self.forms.iter().position(|f| tokens <= f.group.tokens).unwrap_or(self.forms.len() - 1)
+        let most = |i: &usize| self.forms[*i].group.tokens;
+        let all = 0..self.forms.len();
+        let smallest = all.clone().filter(|i| tokens <= most(i)).min_by_key(most);
+        smallest.or_else(|| all.max_by_key(most)).unwrap_or(0)
     }
 
     /// Where a form's counters begin.
@@ -158,29 +165,25 @@ impl GpuStep {
     }
 }
 
-/// Loads the kernel of step `step` from the images that are of it.
-fn kernel(gpu: &Gpu, images: &[DeviceImage<&[u8]>], step: u32, group: &GroupInfo) -> Result<Kernel> {
-    let candidates: Vec<Image> = images
+/// Loads the kernel of step `step` from the images that are of it; gives the shared memory of its blocks too.
+fn kernel(gpu: &Gpu, images: &[DeviceImage<&[u8]>], step: u32, group: &GroupInfo) -> Result<(Kernel, usize)> {
+    let images: Vec<_> = images.iter().filter(|i| i.step == step).collect();
+    let kind = |kind| if kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin };
+    let candidates: Vec<Image<'_>> = images
         .iter()
-        .filter(|i| i.step == step)
-        .map(|i| Image {
-            kind: if i.kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin },
-            arch: i.arch,
-            specific: i.specific,
-            bytes: i.bytes,
-        })
+        .map(|i| Image { kind: kind(i.kind), arch: i.arch, specific: i.specific, bytes: i.bytes })
         .collect();
-    let kernel = gpu.load(&candidates)?.function(&group.kernel)?;
-    kernel.allow_shared(group.shared_bytes)?;
-    if kernel.blocks_per_multiprocessor(group.threads as u32, group.shared_bytes as u32)? == 0 {
+    let module = gpu.load(&candidates)?;
+    let (kernel, shared) = (module.function(&group.kernel)?, images[module.image()].shared_bytes);
+    kernel.allow_shared(shared)?;
+    if kernel.blocks_per_multiprocessor(group.threads as u32, shared as u32)? == 0 {
         return Err(Error::device(format!(
-            "a block of {} threads with {} bytes of shared memory does not fit {}",
+            "a block of {} threads with {shared} bytes of shared memory does not fit {}",
             group.threads,
-            group.shared_bytes,
             gpu.info().name
         )));
     }
-    Ok(kernel)
+    Ok((kernel, shared))
 }
 
 pub(super) fn unreserved() -> Error {

@@ -18,7 +18,7 @@ const HOST: Sampling =
     Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.000_001, seed: 0 };
 
 fn group() -> GroupInfo {
-    GroupInfo { kernel: "step".into(), threads: 256, shared_bytes: 1024, tokens: 16, sync_bytes: 256 }
+    GroupInfo { kernel: "step".into(), threads: 256, tokens: 16, sync_bytes: 256 }
 }
 
 fn manifest() -> Manifest {

@@ -17,10 +17,30 @@ pub(super) enum AsyncStep {
 }
 
 /// A copy under way.
-struct Copy {
+pub(super) struct Copy {
     to: Place,
     from: Place,
     data: Vec<u8>,
+}
+
+impl Copy {
+    /// Bytes from `from` to `to`, the worker's memory.
+    pub fn begin(
+        (to, from): (u64, u64),
+        bytes: u32,
+        align: u32,
+        memory: &mut Memory,
+        access: &Access,
+    ) -> Result<Copy, Fault> {
+        let place = |addr: u64| Place { addr: Addr(addr), len: bytes as usize, align };
+        begin(place(to), place(from), memory, access)
+    }
+
+    /// Puts what was copied where it belongs, in nobody's name.
+    pub fn deliver(&self, memory: &mut Memory, access: &Access) -> Result<(), Fault> {
+        check(self, memory, access)?;
+        memory.deliver(self.to, &self.data)
+    }
 }
 
 /// A thread's copies under way.
@@ -77,12 +97,18 @@ fn begin(to: Place, from: Place, memory: &mut Memory, access: &Access) -> Result
 }
 
 fn arrive(copy: &Copy, memory: &mut Memory, access: &Access) -> Result<(), Fault> {
+    check(copy, memory, access)?;
+    memory.store(copy.to, access)?.copy_from_slice(&copy.data);
+    Ok(())
+}
+
+/// Neither source nor target was written since.
+fn check(copy: &Copy, memory: &mut Memory, access: &Access) -> Result<(), Fault> {
     if memory.load(copy.from, access)? != copy.data {
         return Err(Fault::Operand("the source of an asynchronous copy was written before the wait for it"));
     }
     if !memory.is_poisoned(copy.to)? {
         return Err(Fault::Operand("the target of an asynchronous copy was written before the wait for it"));
     }
-    memory.store(copy.to, access)?.copy_from_slice(&copy.data);
     Ok(())
 }

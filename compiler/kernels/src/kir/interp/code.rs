@@ -6,6 +6,7 @@
 use super::async_copy::AsyncStep;
 use super::meet::{GroupMeet, Meet, WarpMeet};
 use super::scalar;
+use super::signal::SignalStep;
 use super::step::Step;
 use crate::kir::func::{Function, Program, Region, Val};
 use crate::kir::inst::{Hint, Inst, Op};
@@ -227,7 +228,8 @@ impl<'a> Emitter<'a, '_> {
         match op {
             Op::Thread => Step::Thread { to },
             Op::Shared { .. } => Step::Shared { to },
-            Op::Barrier { .. } => Step::Meet(Meet::Barrier),
+            Op::Arrive => Step::Meet(Meet::Group(GroupMeet::Barrier)),
+            Op::Barrier { .. } | Op::Await { .. } => Step::Meet(Meet::Barrier),
             Op::GroupBarrier => Step::Meet(Meet::Group(GroupMeet::Barrier)),
             Op::LastOf { counter, add, total } => {
                 let (counter, add) = (at(counter), at(add));
@@ -246,6 +248,12 @@ impl<'a> Emitter<'a, '_> {
             }
             Op::AsyncCommit => Step::Async(AsyncStep::Commit),
             Op::AsyncWait { pending } => Step::Async(AsyncStep::Wait { pending: *pending as usize }),
+            Op::SignalBegin { ptr, copies } => Step::Signal(SignalStep::Begin { at: at(ptr), copies: *copies }),
+            Op::SignalEnd { ptr } => Step::Signal(SignalStep::End { at: at(ptr) }),
+            Op::SignalWait { ptr, parity } => Step::Signal(SignalStep::Wait { at: at(ptr), parity: at(parity) }),
+            Op::BulkCopy { to, from, bytes, signal } => {
+                Step::Signal(SignalStep::Copy { to: at(to), from: at(from), bytes: *bytes, at: at(signal) })
+            }
             _ => unreachable!("the other instructions are handled by the caller"),
         }
     }

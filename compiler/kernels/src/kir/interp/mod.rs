@@ -28,6 +28,7 @@ mod mma;
 mod order;
 mod race;
 mod scalar;
+mod signal;
 mod step;
 mod thread;
 mod warp;

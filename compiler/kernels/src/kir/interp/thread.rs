@@ -6,6 +6,7 @@ use super::code::{Code, Compiled};
 use super::error::{Addr, Fault};
 use super::meet::Stop;
 use super::memory::{Memory, Place};
+use super::signal;
 use super::step::Step;
 
 struct Frame {
@@ -53,6 +54,10 @@ impl Thread {
                     self.copies.step(step, &frame.regs, memory, access)?;
                     frame.next += 1;
                 }
+                Step::Signal(step) => {
+                    signal::step(step, &frame.regs, memory, access)?;
+                    frame.next += 1;
+                }
                 Step::Call { function, args } => {
                     let params: Vec<u64> = args.iter().map(|a| frame.regs[*a]).collect();
                     frame.next += 1;
@@ -61,6 +66,7 @@ impl Thread {
                 Step::Return => {
                     if self.frames.len() == 1 {
                         self.copies.finish()?;
+                        signal::finish(memory, access)?;
                     }
                     let Some(frame) = self.frames.pop() else { break };
                     frame.stack.iter().for_each(|addr| memory.free(*addr));
@@ -90,7 +96,7 @@ fn straight(
     loop {
         let mut target = *next + 1;
         match &code.steps[*next] {
-            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Return => return Ok(()),
+            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Signal(_) | Step::Return => return Ok(()),
             Step::Jump { target: to } => target = *to,
             Step::Unless { cond, target: to } => {
                 if regs[*cond] == 0 {

@@ -7,7 +7,9 @@ use crate::kir::names::{BIN, CAST, COND, MMA, UN, named};
 use crate::kir::{Elem, Hint, Inst, Op, Ty};
 
 /// Instructions that never have results.
-const EFFECTS: [&str; 10] = [
+const EFFECTS: [&str; 16] = [
+    "arrive",
+    "await",
     "fetch",
     "store",
     "prefetch",
@@ -18,6 +20,10 @@ const EFFECTS: [&str; 10] = [
     "async_copy",
     "async_commit",
     "async_wait",
+    "signal_begin",
+    "signal_end",
+    "bulk_copy",
+    "signal_wait",
 ];
 
 impl Parser<'_> {
@@ -103,6 +109,8 @@ impl Parser<'_> {
                 let (ptr, offset) = self.place()?;
                 Op::Prefetch { ptr, offset }
             }
+            "arrive" => Op::Arrive,
+            "await" => Op::Await { phase: self.integer()? },
             "barrier" => Op::Barrier { phase: self.integer()? },
             "group_barrier" => Op::GroupBarrier,
             "warp_barrier" => Op::WarpBarrier,
@@ -117,6 +125,23 @@ impl Parser<'_> {
                 let (to, from) = self.two()?;
                 self.comma()?;
                 Op::AsyncCopy { to, from, bytes: self.integer()? }
+            }
+            "signal_begin" => {
+                let ptr = self.value()?;
+                self.comma()?;
+                Op::SignalBegin { ptr, copies: self.integer()? }
+            }
+            "signal_end" => Op::SignalEnd { ptr: self.value()? },
+            "signal_wait" => {
+                let (ptr, parity) = self.two()?;
+                Op::SignalWait { ptr, parity }
+            }
+            "bulk_copy" => {
+                let (to, from) = self.two()?;
+                self.comma()?;
+                let bytes = self.integer()?;
+                self.comma()?;
+                Op::BulkCopy { to, from, bytes, signal: self.value()? }
             }
             _ => {
                 let callee = self.symbol()?;

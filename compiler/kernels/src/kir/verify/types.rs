@@ -98,6 +98,7 @@ pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), Stri
         }
         (Op::Prefetch { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
         (Op::Call { .. } | Op::Barrier { .. }, _, []) => Ok(()),
+        (Op::Arrive | Op::Await { .. }, [], []) => Ok(()),
         (Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. }, [], []) => Ok(()),
         (Op::Fetch { bytes, .. }, operands, []) => {
             need(bytes % 32 == 0 && *bytes > 0, || format!("{bytes} bytes; a multiple of 32 is fetched"))?;
@@ -106,6 +107,16 @@ pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), Stri
         (Op::AsyncCopy { bytes, .. }, operands, []) => {
             need(matches!(bytes, 4 | 8 | 16), || format!("{bytes} bytes; a copy has 4, 8 or 16"))?;
             exactly("addresses", operands, &[Ty::PTR; 2])
+        }
+        (Op::SignalBegin { copies, .. }, operands, []) => {
+            need(*copies > 0, || "a signal of no copies".into())?;
+            exactly("address", operands, &[Ty::PTR])
+        }
+        (Op::SignalEnd { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
+        (Op::SignalWait { .. }, operands, []) => exactly("signal and parity", operands, &[Ty::PTR, Ty::I32]),
+        (Op::BulkCopy { bytes, .. }, operands, []) => {
+            need(bytes % 16 == 0 && *bytes > 0, || format!("{bytes} bytes; a multiple of 16 is copied"))?;
+            exactly("addresses", operands, &[Ty::PTR; 3])
         }
         (Op::For { .. }, operands, _) => exactly("range", &operands[..3], &[Ty::I64; 3]),
         (Op::If { .. }, operands, _) => exactly("condition", operands, &[Ty::I1]),

@@ -4,9 +4,11 @@
 //! loads four. Panels lie as matrix products want them: a 32-bit word is two bf16 of one row, rows are next
 //! to each other. Words of k are numbered so that the sums run in ascending order of k.
 
+use super::ring::Runs;
 use super::rows::Staged;
 use crate::env::{Env, WARP};
 use crate::formats::WeightFormat;
+use crate::formats::at::Side;
 use crate::kir::{Cond, Elem, Hint, Mma, Ty, Val};
 use crate::layout::PANEL;
 
@@ -26,15 +28,42 @@ pub struct Fragments {
     pub k: usize,
     /// Steps of k for each warp, those past the end counted.
     pub steps: usize,
-    /// Steps whose weights are loaded together.
+    /// Steps of a round.
     pub unroll: usize,
 }
 
-/// Where a thread's weights begin.
+/// The panels of a tile.
 #[derive(Clone, Copy)]
-pub struct Weights {
-    /// What a form wants of it: all forms choose between two by selecting one of two addresses.
-    pub at: Val,
+pub struct Panels {
+    /// The first.
+    pub first: Val,
+    /// The other one, if a tile has two.
+    pub second: Option<Val>,
+}
+
+impl Panels {
+    /// Their addresses.
+    pub fn all(self) -> Vec<Val> {
+        std::iter::once(self.first).chain(self.second).collect()
+    }
+
+    /// The number of the one in which this thread has rows: i64.
+    pub fn own(env: &mut Env, panels: usize) -> Val {
+        if panels == 1 {
+            return env.b.index(0);
+        }
+        let (row, _) = thread_of(env);
+        let two = env.b.index(2);
+        env.b.lshr(row, two)
+    }
+
+    /// The address of the one in which this thread has rows.
+    pub fn pick(self, env: &mut Env) -> Val {
+        let Some(second) = self.second else { return self.first };
+        let (own, zero) = (Panels::own(env, 2), env.b.index(0));
+        let lower = env.b.cmp(Cond::Eq, own, zero);
+        env.b.select(lower, self.first, second)
+    }
 }
 
 /// Where a thread's columns of x are.
@@ -47,28 +76,56 @@ pub struct Columns {
 
 /// A round of weights and what they are multiplied with.
 #[derive(Clone, Copy)]
-pub struct Loaded<'l> {
-    /// What [`Ahead::load`] gave.
-    pub values: &'l [Val],
+pub struct Round<'l> {
+    /// What [`Ahead::take`] gave.
+    pub codes: &'l [Val],
+    /// What was loaded from [`Ahead::sides`].
+    pub side: &'l [Val],
     /// The columns of x.
     pub x: &'l Columns,
-    /// The round: i64.
-    pub round: Val,
+    /// Its number in the tile: i64.
+    pub number: Val,
 }
 
-/// A product whose weights are loaded a round ahead. All threads of a warp call each function together.
+/// A product whose weights are asked for rounds ahead. All threads of a warp call each function together.
 pub trait Ahead {
     /// Elements of k that all `warps` warps go over: x is padded to as many.
     fn padded(&self, warps: usize) -> usize;
 
-    /// Rounds of loads for a tile.
+    /// Rounds of a tile.
     fn rounds(&self) -> usize;
 
-    /// This thread's rows of the tile whose panels begin at `first` and `second`.
-    fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights;
+    /// What a warp takes in a round, of `warps`.
+    fn runs(&self, warps: usize) -> Runs;
 
-    /// Loads round `round` (i64) of this warp's part.
-    fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val>;
+    /// Offset of a panel's first run.
+    fn first(&self) -> usize;
+
+    /// Offset in a panel of this warp's part of round `round` (i64).
+    fn start(&self, env: &mut Env, round: Val) -> Val;
+
+    /// Loads this thread's vectors of a round whose part of its panel has been copied to `run`.
+    fn take(&self, env: &mut Env, run: Val) -> Vec<Val>;
+
+    /// Loads what stands beside them, where it has been copied with them.
+    fn take_sides(&self, _env: &mut Env, _run: Val) -> Vec<Val> {
+        vec![]
+    }
+
+    /// Whether anything else belongs to a round.
+    fn has_sides(&self) -> bool {
+        false
+    }
+
+    /// Where in a panel what else belongs to a round is, and how many bytes.
+    fn side_runs(&self, _env: &mut Env, _round: Val) -> Vec<(Val, usize)> {
+        vec![]
+    }
+
+    /// What else belongs to a round of this warp's part of the tile.
+    fn sides(&self, _env: &mut Env, _tile: Panels, _round: Val) -> Vec<Side> {
+        vec![]
+    }
 
     /// This thread's columns of the staged rows at `x`, the last of `columns` (i64) in place of those that
     /// do not exist.
@@ -77,13 +134,12 @@ pub trait Ahead {
     /// Sums at the beginning: one value for each two rows that a thread holds.
     fn zero(&self, env: &mut Env) -> Vec<Val>;
 
-    /// Adds the products of what was loaded for round `round`.
-    fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val>;
+    /// Adds the products of a round.
+    fn multiply(&self, env: &mut Env, round: Round<'_>, sums: &[Val]) -> Vec<Val>;
 
-    /// The same, with the loads of round `next` of the rows at `w`: what they give, and the sums.
-    fn advance(&self, env: &mut Env, (w, next): (Weights, Val), now: Loaded<'_>, sums: &[Val]) -> (Vec<Val>, Vec<Val>) {
-        let fresh = self.load(env, w, next);
-        (fresh, self.multiply(env, now.values, now.x, now.round, sums))
+    /// Stores the sums of the columns that exist as `[column][row]` at `to`.
+    fn store(&self, env: &mut Env, sums: &[Val], to: Val, columns: Val) {
+        store(env, sums, to, columns);
     }
 }
 
@@ -91,14 +147,9 @@ impl Fragments {
     /// The division of `k` among `warps` warps for tiles of `panels` panels.
     pub fn new(k: usize, panels: usize, warps: usize) -> Fragments {
         let steps = k.div_ceil(STEP).div_ceil(warps);
-        let most = 4 / panels;
+        let most = 2 / panels;
         let unroll = (1..=most).rev().find(|u| steps.is_multiple_of(*u)).unwrap_or(1);
         Fragments { panels, k, steps, unroll }
-    }
-
-    /// Bytes of a panel that a warp reads, those past the end counted.
-    pub fn range_bytes(&self) -> usize {
-        self.steps * WORDS * PANEL * 4
     }
 
     /// Whether some words of k do not exist.
@@ -116,35 +167,29 @@ impl Ahead for Fragments {
         self.steps / self.unroll
     }
 
-    fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights {
-        let (panel, row) = (panel_of(env, first, second), first_row(env, self.panels));
-        Weights { at: env.at(panel, row, 4) }
+    fn runs(&self, warps: usize) -> Runs {
+        let end = self.is_ragged(warps).then(|| self.k.div_ceil(2) * PANEL * 4);
+        Runs { bytes: self.unroll * WORDS * PANEL * 4, count: self.panels, sides: [0; 2], end }
     }
 
-    fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val> {
-        let (_, t) = thread_of(env);
-        let ty = Ty::vector(Elem::I32, 2 * self.panels as u16);
+    fn first(&self) -> usize {
+        0
+    }
+
+    fn start(&self, env: &mut Env, round: Val) -> Val {
         let first = env.b.mul_const(env.group.warp, self.steps as i64);
         let done = env.b.mul_const(round, self.unroll as i64);
         let step = env.b.add(first, done);
-        let word = env.b.mul_const(step, WORDS as i64);
-        let word = env.b.add(word, t);
-        let ragged = self.is_ragged(env.group.warps());
-        let base = env.at(w.at, word, PANEL * 4);
-        let mut out = Vec::new();
-        for i in 0..self.unroll * WORDS / 4 {
-            let (at, offset) = match ragged {
-                false => (base, i * 4 * PANEL * 4),
-                true => {
-                    let word = env.b.add_const(word, 4 * i as i64);
-                    let last = env.b.index(self.k.div_ceil(2) - 1);
-                    let word = env.b.min(word, last);
-                    (env.at(w.at, word, PANEL * 4), 0)
-                }
-            };
-            out.push(env.b.load_with(ty, at, offset as i32, ty.bytes(), Hint::Constant));
-        }
-        out
+        env.b.mul_const(step, (WORDS * PANEL * 4) as i64)
+    }
+
+    fn take(&self, env: &mut Env, run: Val) -> Vec<Val> {
+        let ((_, t), row) = (thread_of(env), first_row(env, self.panels));
+        let word = env.at(run, t, PANEL * 4);
+        let base = env.at(word, row, 4);
+        let ty = Ty::vector(Elem::I32, 2 * self.panels as u16);
+        let load = |i: usize| env.b.load_with(ty, base, (i * 4 * PANEL * 4) as i32, ty.bytes(), Hint::None);
+        (0..self.unroll * WORDS / 4).map(load).collect()
     }
 
     fn columns(&self, env: &mut Env, x: Val, staged: Staged, columns: Val) -> Columns {
@@ -162,8 +207,8 @@ impl Ahead for Fragments {
         vec![zero; self.panels]
     }
 
-    fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val> {
-        let base = env.at(x.words, round, self.unroll * STEP * 2);
+    fn multiply(&self, env: &mut Env, round: Round<'_>, sums: &[Val]) -> Vec<Val> {
+        let base = env.at(round.x.words, round.number, self.unroll * STEP * 2);
         let mut sums = sums.to_vec();
         for step in 0..self.unroll {
             let words = Ty::vector(Elem::I32, 4);
@@ -171,7 +216,7 @@ impl Ahead for Fragments {
             for half in 0..2 {
                 let b = env.b.shuffle(words, words, vec![2 * half, 2 * half + 1]);
                 let first = step * WORDS / 4 + 2 * usize::from(half);
-                let (low, high) = (loaded[first], loaded[first + 1]);
+                let (low, high) = (round.codes[first], round.codes[first + 1]);
                 for (pair, sum) in sums.iter_mut().enumerate() {
                     let a = operand(env, low, high, pair as u16);
                     *sum = env.b.mma(Mma::Bf16, *sum, a, b);
@@ -180,15 +225,6 @@ impl Ahead for Fragments {
         }
         sums
     }
-}
-
-/// Of a tile's panels the one in which this thread has rows.
-pub fn panel_of(env: &mut Env, first: Val, second: Option<Val>) -> Val {
-    let Some(second) = second else { return first };
-    let (row, _) = thread_of(env);
-    let four = env.b.index(4);
-    let upper = env.b.cmp(Cond::Ge, row, four);
-    env.b.select(upper, second, first)
 }
 
 /// The first of this thread's rows in its panel: of two, or of four where a tile has two panels.

@@ -4,20 +4,22 @@
 //! groups with scales of their own are added up in f32 in ascending order. Where a whole row has one scale
 //! sums stay integers over all warps and become f32 once, at the end.
 
+mod spread;
+
 use super::byte_rows::ByteSums;
-use super::fragments::{Ahead, Columns, Loaded, Weights, first_row, operand, panel_of, thread_of};
+use super::fragments::{self, Ahead, COLUMNS, Columns, Panels, Round, first_row, operand, thread_of};
+use super::ring::Runs;
 use super::rows::Staged;
-use crate::env::{Env, Place};
+use crate::env::{Env, Place, WARP};
+use crate::formats::at::Side;
 use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
 use crate::formats::quant::{GroupScale, QuantLayout};
 use crate::kir::{Cast, Elem, Hint, Mma, Ty, Val};
 use crate::ops::int_product::IntWeights;
 
-/// Most registers for weights that are loaded together where that is all of a warp's part of a tile.
-const WHOLE: usize = 48;
-/// The same where its part has several rounds.
-const ROUND: usize = 36;
+/// Bytes of weights that a thread takes in a round, if groups are not larger.
+const ROUND: usize = 64;
 
 /// A warp's part of the product.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,10 @@ pub struct Integers {
     /// Groups of k for each warp, those past the end counted. What has one scale for the row has groups of
     /// a block.
     groups: usize,
-    /// Groups whose weights are loaded together.
+    /// Groups of a round.
     unroll: usize,
+    /// Whether each group of a round has a column of the product for itself.
+    spread: bool,
 }
 
 const FLOATS: Ty = Ty::vector(Elem::F32, 4);
@@ -40,12 +44,23 @@ const INTS: Ty = Ty::vector(Elem::I32, 4);
 
 impl Integers {
     /// The division of k among `warps` warps for tiles of `panels` panels.
-    pub fn new(layout: QuantLayout, weights: Option<IntWeights>, panels: usize, warps: usize) -> Integers {
+    ///
+    /// With `single` there is one column of x: groups with scales of their own then take a column each.
+    pub fn new(
+        layout: QuantLayout,
+        weights: Option<IntWeights>,
+        panels: usize,
+        (warps, single): (usize, bool),
+    ) -> Integers {
         let table = weights.and_then(|w| w.table);
-        let mut integers = Integers { layout, table, panels, groups: 0, unroll: 1 };
+        let mut integers = Integers { layout, table, panels, groups: 0, unroll: 1, spread: false };
         let groups = integers.all_groups().div_ceil(warps);
-        integers.unroll = unroll(groups, integers.registers());
+        let group_bytes = integers.size() * integers.layout.block_bytes() * panels / WARP;
+        let wide = single && !integers.is_row_scaled();
+        let bytes = if wide { 2 * ROUND } else { ROUND };
+        integers.unroll = unroll(groups, (bytes / group_bytes).clamp(1, COLUMNS));
         integers.groups = groups.next_multiple_of(integers.unroll);
+        integers.spread = single && !integers.is_row_scaled() && !integers.is_ragged(warps);
         integers
     }
 
@@ -92,46 +107,25 @@ impl Integers {
         PairAt { row: first_row(env, self.panels), part }
     }
 
-    /// Values that are loaded for a group.
-    fn loads(&self) -> usize {
-        let side = usize::from(!self.is_row_scaled()) + usize::from(self.layout.has_zeros());
-        self.size() * self.block_loads() + side
+    /// Vectors of a group's codes.
+    fn vectors_of_group(&self) -> usize {
+        self.size() * self.rows().loads()
     }
 
-    /// Registers that they take.
-    fn registers(&self) -> usize {
-        let count = 2 * self.panels;
-        let scales = match self.layout.group_scale() {
-            GroupScale::None => 0,
-            GroupScale::F16 => count / 2,
-            GroupScale::Byte => 1,
-        };
-        let of_block = self.rows().loads() * count + usize::from(self.table.is_some());
-        self.size() * of_block + scales + usize::from(self.layout.has_zeros())
+    /// The other values of a group: a table's number for each block, scales, zero points.
+    fn sides_of_group(&self) -> usize {
+        let tables = if self.table.is_some() { self.size() } else { 0 };
+        tables + usize::from(!self.is_row_scaled()) + usize::from(self.layout.has_zeros())
     }
 
-    /// Loads group `group` (i64), `more` groups on: codes (and the table's number) of each block, scales,
-    /// zero points.
-    fn load_group(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Vec<Val> {
-        let ragged = self.padded(env.group.warps()) != self.layout.blocks() * BLOCK;
-        let rows = self.rows();
-        let (group, more) =
-            if ragged { (self.existing(env, group, more, self.all_groups()), 0) } else { (group, more) };
-        let first = env.b.mul_const(group, self.size() as i64);
-        let mut out = Vec::with_capacity(self.loads());
-        for block in 0..self.size() {
-            let (block, more) = match ragged {
-                true => (self.existing(env, first, block, self.layout.blocks()), 0),
-                false => (first, more * self.size() + block),
-            };
-            out.extend(rows.load(env, at, panel, (block, more)));
-            if self.table.is_some() {
-                out.push(rows.load_table(env, at, panel, (block, more)));
-            }
-        }
-        out.extend(rows.load_scales(env, at, panel, (group, more)));
-        out.extend(rows.load_zeros(env, at, panel, (group, more)));
-        out
+    /// Bytes of a panel's codes in a round.
+    fn run_bytes(&self) -> usize {
+        self.unroll * self.size() * self.layout.block_bytes()
+    }
+
+    /// Whether some blocks that the warps go over do not exist.
+    fn is_ragged(&self, warps: usize) -> bool {
+        self.padded(warps) != self.layout.blocks() * BLOCK
     }
 
     /// The first group of a round in this warp's part.
@@ -147,22 +141,22 @@ impl Integers {
         env.b.min(wanted, last)
     }
 
-    /// Adds the products of a group; `x` is the address of its words, `sums` those of its sums.
+    /// Adds the products of a group, whose number in the warp's part is `k`.
     fn group(
         &self,
         env: &mut Env,
         at: PairAt,
-        loaded: &[Val],
+        (codes, side): (&[Val], &[Val]),
         (x, k): (&Columns, (Val, usize)),
         sums: &[Val],
     ) -> Vec<Val> {
-        let (codes, side) = loaded.split_at(self.size() * self.block_loads());
+        let (tables, side) = side.split_at(if self.table.is_some() { self.size() } else { 0 });
         let mut dots = if self.is_row_scaled() { sums.to_vec() } else { self.begin(env, x, k, side) };
         let words = env.at(x.words, k.0, self.group_k());
-        for (block, codes) in codes.chunks(self.block_loads()).enumerate() {
+        for (block, codes) in codes.chunks(self.rows().loads()).enumerate() {
             let offset = (k.1 * self.group_k() + block * BLOCK) as i32;
             let b = env.b.load_with(Ty::vector(Elem::I32, 2), words, offset, 8, Hint::None);
-            let [low, high] = self.codes(env, at, codes);
+            let [low, high] = self.codes(env, at, codes, tables.get(block).copied());
             for (pair, dot) in dots.iter_mut().enumerate() {
                 let a = operand(env, low, high, pair as u16);
                 *dot = env.b.mma(Mma::U8S8, *dot, a, b);
@@ -171,17 +165,12 @@ impl Integers {
         if self.is_row_scaled() { dots } else { self.scaled(env, side[0], &dots, sums) }
     }
 
-    fn block_loads(&self) -> usize {
-        self.rows().loads() + usize::from(self.table.is_some())
-    }
-
-    /// The codes of the thread's two steps of a block, or what the table has for them.
-    fn codes(&self, env: &mut Env, at: PairAt, loaded: &[Val]) -> [Val; 2] {
-        let rows = self.rows();
-        let codes = rows.steps(env, &loaded[..rows.loads()], at);
-        let Some(table) = self.table else { return codes };
+    /// The codes of the thread's two steps of a block, or what the table of that number has for them.
+    fn codes(&self, env: &mut Env, at: PairAt, loaded: &[Val], number: Option<Val>) -> [Val; 2] {
+        let codes = self.rows().steps(env, loaded, at);
+        let (Some(table), Some(number)) = (self.table, number) else { return codes };
         let tables = env.ptr(Place::Weights(table));
-        rows.look_up(env, at, tables, loaded[rows.loads()], codes)
+        self.rows().look_up(env, at, tables, number, codes)
     }
 
     /// What the sums of a group begin with: the sum of its integers times the offset or zero point, negative.
@@ -238,13 +227,8 @@ impl Integers {
     }
 }
 
-/// Groups that are loaded together, of `groups` that take `each` registers: as many as leave the fewest past
-/// the end.
-fn unroll(groups: usize, each: usize) -> usize {
-    if groups * each <= WHOLE {
-        return groups.max(1);
-    }
-    let most = (ROUND / each).max(1);
+/// Groups of a round, of `groups` and at most `most`: as many as leave the fewest past the end.
+fn unroll(groups: usize, most: usize) -> usize {
     (most.div_ceil(2)..=most).rev().min_by_key(|u| groups.next_multiple_of(*u)).unwrap_or(1)
 }
 
@@ -263,20 +247,101 @@ impl Ahead for Integers {
         self.groups / self.unroll
     }
 
-    fn weights(&self, env: &mut Env, first: Val, second: Option<Val>) -> Weights {
-        Weights { at: panel_of(env, first, second) }
+    fn runs(&self, warps: usize) -> Runs {
+        let end = self.is_ragged(warps).then(|| self.layout.panel_bytes());
+        let side = |region: Option<(usize, usize)>| match (end, region) {
+            (None, Some((_, bytes))) => self.unroll * bytes,
+            _ => 0,
+        };
+        let sides = [side(self.layout.group_scales()), side(self.layout.group_zeros())];
+        Runs { bytes: self.run_bytes(), count: self.panels, sides, end }
     }
 
-    fn load(&self, env: &mut Env, w: Weights, round: Val) -> Vec<Val> {
-        let at = self.at(env);
+    fn first(&self) -> usize {
+        self.layout.codes()
+    }
+
+    fn start(&self, env: &mut Env, round: Val) -> Val {
         let group = self.first_group(env, round);
-        (0..self.unroll).flat_map(|more| self.load_group(env, at, w.at, (group, more))).collect()
+        let codes = env.b.mul_const(group, (self.size() * self.layout.block_bytes()) as i64);
+        env.b.add_const(codes, self.layout.codes() as i64)
+    }
+
+    fn take(&self, env: &mut Env, run: Val) -> Vec<Val> {
+        let (at, rows) = (self.at(env), self.rows());
+        let places = rows.vectors(env, at, run);
+        let blocks = 0..self.unroll * self.size();
+        let mut out = Vec::new();
+        for block in blocks {
+            out.extend(places.iter().map(|v| {
+                let offset = v.offset + block * self.layout.block_bytes();
+                env.b.load_with(rows.words(), v.base, offset as i32, rows.words().bytes(), Hint::None)
+            }));
+        }
+        out
+    }
+
+    fn take_sides(&self, env: &mut Env, run: Val) -> Vec<Val> {
+        let (at, rows, first) = (self.at(env), self.rows(), env.b.index(0));
+        let beside = env.b.ptr_add_const(run, self.run_bytes());
+        let mut out = Vec::new();
+        if self.spread {
+            return self.take_spread_sides(env, (at, rows), beside);
+        }
+        for more in 0..self.unroll {
+            let scales = rows.copied_scales(env, at, beside, (first, more));
+            let zeros = rows.copied_zeros(env, at, beside, (first, more), self.unroll);
+            out.extend(scales.into_iter().chain(zeros).map(|side| side.load_copied(env)));
+        }
+        out
+    }
+
+    fn has_sides(&self) -> bool {
+        self.sides_of_group() > 0
+    }
+
+    fn side_runs(&self, env: &mut Env, round: Val) -> Vec<(Val, usize)> {
+        let first = env.b.mul_const(env.group.warp, (self.groups / self.unroll) as i64);
+        let number = env.b.add(first, round);
+        let regions = self.layout.side_regions(self.unroll * self.size());
+        let run = |(first, bytes): (usize, usize)| {
+            let at = env.b.mul_const(number, bytes as i64);
+            (env.b.add_const(at, first as i64), bytes)
+        };
+        regions.into_iter().map(run).collect()
+    }
+
+    fn sides(&self, env: &mut Env, tile: Panels, round: Val) -> Vec<Side> {
+        if !self.has_sides() {
+            return vec![];
+        }
+        let (at, group, rows) = (self.at(env), self.first_group(env, round), self.rows());
+        let (panel, ragged) = (tile.pick(env), self.is_ragged(env.group.warps()));
+        let mut out = Vec::new();
+        for more in 0..self.unroll {
+            let (group, more) =
+                if ragged { (self.existing(env, group, more, self.all_groups()), 0) } else { (group, more) };
+            let first = env.b.mul_const(group, self.size() as i64);
+            for block in 0..if self.table.is_some() { self.size() } else { 0 } {
+                let block = match ragged {
+                    true => (self.existing(env, first, block, self.layout.blocks()), 0),
+                    false => (first, more * self.size() + block),
+                };
+                out.push(rows.table_number(env, at, panel, block));
+            }
+            out.extend(rows.scales_at(env, at, panel, (group, more)));
+            out.extend(rows.zeros_at(env, at, panel, (group, more)));
+        }
+        out
     }
 
     fn columns(&self, env: &mut Env, x: Val, staged: Staged, columns: Val) -> Columns {
         let k = self.padded(env.group.warps());
         let (g, t) = thread_of(env);
         let last = env.b.add_const(columns, -1);
+        if self.spread {
+            return self.spread_columns(env, x);
+        }
         let column = |env: &mut Env, i: Val| {
             let i = env.b.min(i, last);
             env.at(x, i, staged.stride(k))
@@ -299,21 +364,22 @@ impl Ahead for Integers {
         vec![zero; self.panels]
     }
 
-    fn multiply(&self, env: &mut Env, loaded: &[Val], x: &Columns, round: Val, sums: &[Val]) -> Vec<Val> {
-        let (at, first) = (self.at(env), env.b.mul_const(round, self.unroll as i64));
-        let groups = loaded.chunks(self.loads()).enumerate();
-        groups.fold(sums.to_vec(), |sums, (more, loaded)| self.group(env, at, loaded, (x, (first, more)), &sums))
+    fn store(&self, env: &mut Env, sums: &[Val], to: Val, columns: Val) {
+        match self.spread {
+            true => spread::store(env, sums, to),
+            false => fragments::store(env, sums, to, columns),
+        }
     }
 
-    /// Loads a group when its place's last values have been asked for: registers hold little more than a round.
-    fn advance(&self, env: &mut Env, (w, next): (Weights, Val), now: Loaded<'_>, sums: &[Val]) -> (Vec<Val>, Vec<Val>) {
-        let (at, coming) = (self.at(env), self.first_group(env, next));
-        let first = env.b.mul_const(now.round, self.unroll as i64);
-        let (mut fresh, mut sums) = (Vec::new(), sums.to_vec());
-        for (more, loaded) in now.values.chunks(self.loads()).enumerate() {
-            fresh.extend(self.load_group(env, at, w.at, (coming, more)));
-            sums = self.group(env, at, loaded, (now.x, (first, more)), &sums);
+    fn multiply(&self, env: &mut Env, round: Round<'_>, sums: &[Val]) -> Vec<Val> {
+        if self.spread {
+            return self.multiply_spread(env, round, sums);
         }
-        (fresh, sums)
+        let (at, first) = (self.at(env), env.b.mul_const(round.number, self.unroll as i64));
+        let (codes, side) = (self.vectors_of_group(), self.sides_of_group());
+        (0..self.unroll).fold(sums.to_vec(), |sums, i| {
+            let own = (&round.codes[i * codes..][..codes], &round.side[i * side..][..side]);
+            self.group(env, at, own, (round.x, (first, i)), &sums)
+        })
     }
 }

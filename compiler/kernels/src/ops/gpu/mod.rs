@@ -13,6 +13,7 @@ pub mod integers;
 mod noise;
 pub mod pieces;
 pub mod reduce;
+pub mod ring;
 pub mod rows;
 pub mod sample;
 

@@ -10,10 +10,10 @@ use crate::ops::kv::Part;
 impl Attention<'_> {
     /// Goes over pages.
     pub(super) fn pages(&self, env: &mut Env, own: Own, work: Work) -> State {
-        self.take_queries(env, own, work);
         let (first, last) = self.visible(env, work.token);
         let bounds = [first, last].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
         let seq = env.step_index("seqs", work.token);
+        self.take_queries(env, own, work);
         let (lowest, zero) = (env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
         let none = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
         let head: Vec<Val> = [lowest, zero].into_iter().chain(vec![none; self.pieces()]).collect();

@@ -1,0 +1,86 @@
+//! How a kernel's tiles are multiplied.
+
+use super::COARSE;
+use crate::env::RowElem;
+use crate::formats::WeightFormat;
+use crate::formats::quant::QuantLayout;
+use crate::kir::Elem;
+use crate::layout::PANEL;
+use crate::ops::gpu::fragments::{Ahead, Fragments, Scalars};
+use crate::ops::gpu::integers::Integers;
+use crate::ops::gpu::rows::Staged;
+use crate::ops::linear::LinearKernel;
+
+/// What a kernel's tiles are made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    Matrix(Fragments),
+    Integer(Integers),
+    Scalar(Scalars),
+}
+
+impl Form {
+    /// The product, if its weights are loaded ahead.
+    pub(super) fn ahead(&self) -> Option<&dyn Ahead> {
+        match self {
+            Form::Matrix(f) => Some(f),
+            Form::Integer(f) => Some(f),
+            Form::Scalar(_) => None,
+        }
+    }
+
+    pub(super) fn scalar(format: WeightFormat, k: usize, columns: usize, panels: usize) -> Form {
+        Form::Scalar(Scalars { format, k, columns, rows: panels * PANEL })
+    }
+
+    /// What the sums of a warp are.
+    pub(super) fn sum_elem(&self) -> Elem {
+        match self {
+            Form::Integer(f) => f.sum_elem(),
+            _ => Elem::F32,
+        }
+    }
+}
+
+/// How a kernel's tiles are multiplied, what is staged for it, and panels of a tile.
+pub(super) fn form_for(kernel: &LinearKernel, warps: usize) -> (Form, Staged, usize) {
+    let first = &kernel.segments[0].product;
+    if let WeightFormat::Quant(scheme) = first.format {
+        let panels = tile_panels(kernel, true);
+        let integers = Integers::new(QuantLayout { scheme, k: first.k }, first.int, panels, (warps, kernel.single));
+        return (Form::Integer(integers), Staged::Bytes(integers.sums()), panels);
+    }
+    let staged = staged_for(first.format, kernel);
+    let matrix = matches!(staged, Staged::Bf16 | Staged::Bf16Split);
+    let panels = tile_panels(kernel, matrix);
+    let form = match matrix {
+        true => Form::Matrix(Fragments::new(first.k, panels, warps)),
+        false => Form::scalar(first.format, first.k, 1, panels),
+    };
+    (form, staged, panels)
+}
+
+/// What is staged for weights of a float format.
+fn staged_for(format: WeightFormat, kernel: &LinearKernel) -> Staged {
+    let elem = kernel.prologue.as_ref().map_or(kernel.x.elem, |p| p.elem);
+    match (format, elem) {
+        (WeightFormat::Bf16, RowElem::Bf16) => Staged::Bf16,
+        (WeightFormat::Bf16, RowElem::F32) => Staged::Bf16Split,
+        (_, RowElem::Bf16InF32) => Staged::Bf16InF32,
+        _ => Staged::F32,
+    }
+}
+
+/// Panels of a tile: two where a gate goes with its up, or where there are so many that the workers are
+/// still evenly busy.
+fn tile_panels(kernel: &LinearKernel, matrix: bool) -> usize {
+    if kernel.segments.iter().any(|s| s.epilogue.is_gated()) {
+        return 2;
+    }
+    let total: usize = kernel.segments.iter().map(|s| s.units * s.product.panels).sum();
+    let even = kernel.segments.iter().all(|s| {
+        let panels = s.product.panels;
+        panels.is_multiple_of(2) || (panels == 1 && s.epilogue.is_pointwise() && s.units.is_multiple_of(2))
+    });
+    if matrix && even && total / 2 >= COARSE { 2 } else { 1 }
+}
