@@ -38,7 +38,14 @@ fn manifest() -> Manifest {
 }
 
 fn engine() -> Result<Engine> {
-    let text = DeviceImage { step: 0, kind: DeviceKind::Ptx, arch: 80, specific: false, bytes: b"step".to_vec() };
+    let text = DeviceImage {
+        step: 0,
+        kind: DeviceKind::Ptx,
+        arch: 80,
+        specific: false,
+        shared_bytes: 1024,
+        bytes: b"step".to_vec(),
+    };
     let step = GpuStep::open(0, &write(&[text]), vec![group()], &[0; 64])?;
     let options = Options { threads: Some(1), ..Default::default() };
     // SAFETY: the kernel reads no weights, and the manifest is that of its variant.
