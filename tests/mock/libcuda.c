@@ -112,6 +112,8 @@ int cuDeviceGetPCIBusId(char *bus, int size, int device) {
     return SUCCESS;
 }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = setting("MOCK_CUDA_MEMORY", 1L << 30); return SUCCESS; }
+/* Bytes of shared memory that a block may have. */
+static int shared_bytes(void) { return (setting("MOCK_CUDA_ARCH", 90) == 90 ? 227 : 99) << 10; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     int arch = (int)setting("MOCK_CUDA_ARCH", 90);
     switch (attribute) {
@@ -119,7 +121,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     case 38: *value = 8 << 20; return SUCCESS;
     case 75: *value = arch / 10; return SUCCESS;
     case 76: *value = arch % 10; return SUCCESS;
-    case 97: *value = 99 << 10; return SUCCESS;
+    case 97: *value = shared_bytes(); return SUCCESS;
     }
     return INVALID_VALUE;
 }
@@ -220,7 +222,7 @@ int cuFuncGetAttribute(int *value, int attribute, void *function) {
     return SUCCESS;
 }
 int cuFuncSetAttribute(void *function, int attribute, int value) {
-    return attribute == 8 && value <= 99 << 10 ? SUCCESS : INVALID_VALUE;
+    return attribute == 8 && value <= shared_bytes() ? SUCCESS : INVALID_VALUE;
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t shared) {
     *blocks = 2048 / threads;

@@ -16,6 +16,9 @@ pub struct Target {
     pub threads: usize,
     /// Compute capability of a GPU that code is for: major times ten plus minor. Code for 9.0 runs there alone.
     pub gpu_arch: u32,
+    /// Whether the GPU's assembler may unroll loops: not in code that each phase of a step runs once or twice, all
+    /// of which comes from far away.
+    pub unrolls: bool,
 }
 
 use Feature::*;
@@ -54,7 +57,7 @@ impl Target {
             _ => 0,
         };
         let threads = if triple.starts_with("nvptx") { GROUP } else { 1 };
-        Some(Target { name: (*name).into(), triple, features, threads, gpu_arch })
+        Some(Target { name: (*name).into(), triple, features, threads, gpu_arch, unrolls: true })
     }
 
     /// Names of all targets, weakest first within an architecture.

@@ -65,5 +65,5 @@ fn ptx_is_shown() {
     let ended = Ended::of(llmc(["compile", "-q", "--target", "cuda", "--emit", "ptx"]).arg(tinywiki_model()), b"");
     let text = ended.ok();
     assert!(text.contains(".target sm_80") && text.contains("mma.sync") && text.contains("ld.global.nc"), "PTX");
-    assert_eq!(text.matches(".visible .entry").count(), 2, "a kernel for few tokens and one for many");
+    assert_eq!(text.matches(".visible .entry").count(), 3, "kernels for few tokens, many and one");
 }

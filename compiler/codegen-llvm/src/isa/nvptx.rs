@@ -283,8 +283,7 @@ pub(super) fn asm<'c>(
     Ok(call.try_as_basic_value().basic())
 }
 
-/// At the beginning of a loop: the assembler does not unroll it. Kernels are unrolled where that pays, and code
-/// that each phase runs once comes from far away.
+/// At the beginning of a loop: the assembler does not unroll it. Kernels are unrolled where that pays.
 pub fn keep_rolled(low: &Lower<'_, '_>) -> Result<(), Failure> {
     asm(low, ".pragma \"nounroll\";", "", &[], None).map(drop)
 }

@@ -29,7 +29,7 @@ impl<'c> Lower<'c, '_> {
         for (param, phi) in body.params.iter().zip(&phis) {
             self.set(*param, phi.as_basic_value());
         }
-        if self.isa.group.is_some() {
+        if self.isa.group.is_some() && !self.target.unrolls {
             crate::isa::nvptx::keep_rolled(self)?;
         }
         let yields = self.region(body)?;
