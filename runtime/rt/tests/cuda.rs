@@ -292,7 +292,7 @@ fn kernel() -> Result<()> {
 #[test]
 fn wrong_launches_are_errors() {
     fails("wrong_arguments", &[], 1, &["fill takes 3 arguments, 2 were given"]);
-    fails("too_much_shared", &[], 1, &["kernel fill 200000 bytes of shared memory", "CUDA_ERROR_INVALID_VALUE (mock)"]);
+    fails("too_much_shared", &[], 1, &["kernel fill 300000 bytes of shared memory", "CUDA_ERROR_INVALID_VALUE (mock)"]);
     fails("no_kernel", &[], 1, &["find the kernel absent", "CUDA_ERROR_NOT_FOUND"]);
 }
 
@@ -302,7 +302,7 @@ fn wrong_arguments() -> Result<()> {
 }
 
 fn too_much_shared() -> Result<()> {
-    load(&[ptx("fill")])?.1.function("fill")?.allow_shared(200_000)
+    load(&[ptx("fill")])?.1.function("fill")?.allow_shared(300_000)
 }
 
 #[test]
