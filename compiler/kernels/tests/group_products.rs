@@ -12,6 +12,7 @@ use llmc_kernels::kir::interp::{Compiled, InterpError, Machine, Order};
 use llmc_kernels::kir::{Builder, Function, Op, Program, Region, Ty, verify};
 use llmc_kernels::layout::PANEL;
 use llmc_kernels::ops::epilogue::{Epilogue, Sink};
+use llmc_kernels::ops::gpu::SHARED_BYTES;
 use llmc_kernels::ops::int_product::IntWeights;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
 use llmc_kernels::ops::mac::Mac;
@@ -97,6 +98,14 @@ impl Case {
         }
     }
 
+    /// The product of rows of f32 with weights in bf16.
+    fn in_floats(&self) -> LinearKernel {
+        let plain = self.product(RowElem::F32);
+        let product = Product { format: WeightFormat::Bf16, mac: Mac::Fma, int: None, ..plain.segments[0].product };
+        let segments = vec![Segment { product, ..plain.segments[0].clone() }];
+        LinearKernel { prologue: None, segments, ..plain }
+    }
+
     fn weights(&self) -> Vec<u8> {
         let layout = QuantLayout { scheme: self.scheme, k: self.k };
         let mut out: Vec<u8> = llmc_ir::quant::TABLE.iter().flatten().map(|v| (i16::from(*v) + 128) as u8).collect();
@@ -122,11 +131,22 @@ impl Case {
         workers: usize,
         order: Order,
     ) -> Result<Vec<f32>, InterpError> {
+        self.run_with(&self.weights(), kernels, threads, workers, order)
+    }
+
+    fn run_with(
+        &self,
+        weights: &[u8],
+        kernels: &[Function],
+        threads: usize,
+        workers: usize,
+        order: Order,
+    ) -> Result<Vec<f32>, InterpError> {
         let scratch = self.scratch(threads);
         let program = Program { functions: kernels.iter().cloned().chain([entry(kernels)]).collect() };
         verify::verify(&program).unwrap_or_else(|e| panic!("{e}"));
         let mut machine = Machine::new();
-        let weights = machine.alloc_readonly(self.weights());
+        let weights = machine.alloc_readonly(weights.to_vec());
         let arena = machine.alloc_uninit(scratch.arena_bytes + workers * WORKER_BYTES);
         let x = self.x(RowElem::F32);
         // The interpreter knows what was written: x is there, all else is not read before it is written.
@@ -240,6 +260,43 @@ fn several_warps_have_nearly_the_same() {
             assert!(bits(&case.converted(threads, 1)) == bits(&found), "{scheme}, k = {k}: rows converted before");
         }
     }
+}
+
+/// Where rows in three parts and weights on their way do not fit, there is a form for which they do.
+#[test]
+fn long_rows_of_f32_fit_shared_memory() {
+    for shared in [SHARED_BYTES, 226 * 1024] {
+        let case = Case { scheme: Scheme::W8A8, k: 14336 };
+        let scratch = Scratch { shared, engine: shared > SHARED_BYTES, ..case.scratch(256) };
+        let kernel = LinearKernel { ahead: true, ..case.in_floats() };
+        let kernels = [Some(kernel.build("product", scratch)), kernel.build_ahead("ahead", scratch)];
+        for kernel in kernels.iter().flatten() {
+            let found = kernel.shared_bytes();
+            assert!(found <= shared, "{} takes {found} bytes of {shared}", kernel.name);
+        }
+        assert_eq!(kernels[1].is_some(), shared > SHARED_BYTES, "weights are asked for ahead where they fit");
+    }
+}
+
+/// That form computes the same.
+#[test]
+fn rows_of_f32_in_little_room_have_nearly_the_same() {
+    let case = Case { scheme: Scheme::W8A8, k: 512 };
+    let weights: Vec<u8> = numbers(3, N * case.k).iter().flat_map(|v| bf16(*v)).collect();
+    let weights = [vec![0; TABLE_BYTES], weights].concat();
+    let run = |shared| {
+        let kernel = case.in_floats().build("product", Scratch { shared, ..case.scratch(64) });
+        case.run_with(&weights, &[kernel], 64, 2, Order::Seeded(2)).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (expected, found) = (run(SHARED_BYTES), run(8 * 1024));
+    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let error = expected.iter().zip(&found).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+    assert!(largest > 0.0 && error < 1e-6 && expected != found, "off by {error} of {largest}");
+}
+
+/// The upper half of a number, little-endian.
+fn bf16(v: f32) -> [u8; 2] {
+    [(v.to_bits() >> 16) as u8, (v.to_bits() >> 24) as u8]
 }
 
 /// Drops the wait or barrier numbered `number` of those in a region and inside it; gives how many came before the

@@ -10,13 +10,14 @@ use llmc_kernels::kir::{Op, Program, Region, verify};
 const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Seeded(1), Order::Seeded(2)];
 
 /// The files whose programs are changed, and how many barriers and waits each has.
-const FILES: [(&str, usize); 6] = [
+const FILES: [(&str, usize); 7] = [
     ("group_lane_xor", 1),
     ("group_reduce", 2),
     ("group_mma_bf16", 1),
     ("group_mma_u8s8", 1),
     ("group_last_of", 2),
     ("group_async_copy", 3),
+    ("group_bulk_copy", 3),
 ];
 
 fn file(name: &str) -> FileTest {
@@ -29,11 +30,13 @@ fn delete(region: &mut Region, n: usize) -> Result<(), usize> {
     let mut passed = 0;
     for i in 0..region.body.len() {
         let found = match &mut region.body[i].op {
-            Op::GroupBarrier | Op::WarpBarrier | Op::Barrier { .. } | Op::AsyncWait { .. } if passed == n => {
-                region.body.remove(i);
-                return Ok(());
+            Op::GroupBarrier | Op::WarpBarrier | Op::Barrier { .. } | Op::AsyncWait { .. } | Op::SignalWait { .. } => {
+                if passed == n {
+                    region.body.remove(i);
+                    return Ok(());
+                }
+                Err(1)
             }
-            Op::GroupBarrier | Op::WarpBarrier | Op::Barrier { .. } | Op::AsyncWait { .. } => Err(1),
             Op::For { body, .. } => delete(body, n - passed),
             Op::If { then, els, .. } => {
                 delete(then, n - passed).or_else(|k| delete(els, n - passed - k).map_err(|l| k + l))
@@ -283,6 +286,35 @@ fn copies_arrive_at_the_wait() {
     accepted(&other("group_barrier"), (2, 64));
     for order in ORDERS {
         outcome(&other(""), (2, 64), order).expect_err("no barrier");
+    }
+}
+
+#[test]
+fn signals_tell_of_copies() {
+    let begin = "%18 = int i32 0\n %19 = int i64 128\n %20 = ptr_add ptr %16, %19\n if %9 { signal_begin %20, 1 }";
+    let copy = "if %9 { bulk_copy %16, %3, 16, %20 }";
+    let wait = "signal_wait %20, %18";
+    let end = "if %9 { signal_end %20 }";
+    let read = "%21 = load i32x4 %16, align 16";
+    let all = |parts: &[&str]| parts.join("\n");
+    let meet = "group_barrier";
+    accepted(&all(&[begin, copy, meet, wait, read, meet, end]), (2, 64));
+    accepted(&all(&[begin, end]), (1, 64));
+    refused(&all(&[begin, copy, meet, read]), (1, 64), "never written");
+    refused(&all(&[begin, meet, wait]), (1, 64), "copies that nobody has begun");
+    refused(&all(&[begin, copy, copy]), (1, 64), "its copies already");
+    refused(&all(&[begin, copy, end]), (1, 64), "ends with copies under way");
+    refused(&all(&[begin, copy]), (1, 64), "a signal that has not ended");
+    refused(&all(&[begin, "if %9 { signal_begin %20, 1 }"]), (1, 64), "a signal at the address already");
+    refused(&all(&[begin, end, copy]), (1, 64), "no signal at the address");
+    refused(&all(&[begin, "if %9 { store %15, %20, align 4 }", end]), (1, 64), "bytes of the signal were written");
+    refused("if %9 { signal_begin %4, 1 }", (1, 64), "not in memory of the worker");
+    refused(&all(&[begin, copy, meet, "if %9 { store %15, %3, align 4 }", meet, wait]), (1, 64), "the source of");
+    // Who waits has to know of the signal, and who ends it that nobody waits any more.
+    for unordered in [&[begin, copy, wait, meet, end], &[begin, copy, meet, wait, end]] {
+        for order in ORDERS {
+            outcome(&all(unordered), (1, 64), order).expect_err("no barrier");
+        }
     }
 }
 

@@ -95,7 +95,7 @@ pub fn plan(
         for (schedule, tokens) in forms(target, max_vector_bytes, options) {
             let limits = Options { tokens, rows: options.rows.min(tokens) };
             let name = target.name.as_str();
-            let target = &Target { unrolls: schedule.tiles, ..target.clone() };
+            let target = &Target { unrolls: schedule.tiles || !target.is_gpu(), ..target.clone() };
             let (mut all, packed) = variant(module, (target, name), schedule, &kv, limits)?;
             if let Some(target) = target.tuned() {
                 let program = variant(module, (&target, name), schedule, &kv, limits)?.0.program;

@@ -24,13 +24,8 @@ pub struct Side {
 }
 
 impl Side {
-    /// Its value, which has been copied to memory of the worker.
-    pub fn load_copied(&self, env: &mut Env) -> Val {
-        env.b.load_with(self.ty, self.at.base, self.at.offset as i32, self.align, Hint::None)
-    }
-
-    /// Its value.
-    pub fn load(&self, env: &mut Env) -> Val {
-        env.b.load_with(self.ty, self.at.base, self.at.offset as i32, self.align, Hint::Constant)
+    /// Its value; the hint says whether it is in the weights or has been copied.
+    pub fn load(&self, env: &mut Env, hint: Hint) -> Val {
+        env.b.load_with(self.ty, self.at.base, self.at.offset as i32, self.align, hint)
     }
 }

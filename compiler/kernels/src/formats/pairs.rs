@@ -35,6 +35,15 @@ pub struct PairAt {
     pub part: Val,
 }
 
+/// Where the scales and zero points of groups are.
+#[derive(Clone, Copy)]
+pub struct Beside {
+    base: Val,
+    /// Offsets of the first group's.
+    scales: usize,
+    zeros: usize,
+}
+
 impl PairRows {
     fn bits(&self) -> u32 {
         self.layout.scheme.code_bits()
@@ -108,32 +117,24 @@ impl PairRows {
         env.b.lshr(v, shift)
     }
 
-    /// Where the scales of group `group` (i64), `more` groups on, are.
-    pub fn scales_at(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Side> {
-        let (offset, bytes) = self.layout.group_scales()?;
-        let elem = if bytes == 2 * PANEL { Elem::I16 } else { Elem::I8 };
-        Some(self.side(env, (panel, at), (offset + more * bytes, bytes), group, elem))
+    /// Where the side values of a panel are.
+    pub fn beside(&self, panel: Val) -> Beside {
+        let offset = |region: Option<(usize, usize)>| region.map_or(0, |(offset, _)| offset);
+        let (scales, zeros) = (offset(self.layout.group_scales()), offset(self.layout.group_zeros()));
+        Beside { base: panel, scales, zeros }
     }
 
-    /// The same where the scales of some groups have been copied to `beside`.
-    pub fn copied_scales(&self, env: &mut Env, at: PairAt, beside: Val, (group, more): (Val, usize)) -> Option<Side> {
+    /// The same where those of `groups` groups have been copied to `base`, scales first.
+    pub fn copied_beside(&self, base: Val, groups: usize) -> Beside {
+        let zeros = self.layout.group_scales().map_or(0, |(_, bytes)| groups * bytes);
+        Beside { base, scales: 0, zeros }
+    }
+
+    /// Where the scales of group `group` (i64), `more` groups on, are.
+    pub fn scales_at(&self, env: &mut Env, at: PairAt, beside: Beside, (group, more): (Val, usize)) -> Option<Side> {
         let (_, bytes) = self.layout.group_scales()?;
         let elem = if bytes == 2 * PANEL { Elem::I16 } else { Elem::I8 };
-        Some(self.side(env, (beside, at), (more * bytes, bytes), group, elem))
-    }
-
-    /// The same of zero points, behind the scales of `groups` groups.
-    pub fn copied_zeros(
-        &self,
-        env: &mut Env,
-        at: PairAt,
-        beside: Val,
-        (group, more): (Val, usize),
-        groups: usize,
-    ) -> Option<Side> {
-        let (_, bytes) = self.layout.group_zeros()?;
-        let before = self.layout.group_scales().map_or(0, |(_, bytes)| groups * bytes);
-        Some(self.side(env, (beside, at), (before + more * bytes, bytes), group, Elem::I8))
+        Some(self.side(env, (beside.base, at), (beside.scales + more * bytes, bytes), group, elem))
     }
 
     /// Their values: f32.
@@ -147,9 +148,9 @@ impl PairRows {
     }
 
     /// Where the zero points of a group are, if the scheme has them.
-    pub fn zeros_at(&self, env: &mut Env, at: PairAt, panel: Val, (group, more): (Val, usize)) -> Option<Side> {
-        let (offset, bytes) = self.layout.group_zeros()?;
-        Some(self.side(env, (panel, at), (offset + more * bytes, bytes), group, Elem::I8))
+    pub fn zeros_at(&self, env: &mut Env, at: PairAt, beside: Beside, (group, more): (Val, usize)) -> Option<Side> {
+        let (_, bytes) = self.layout.group_zeros()?;
+        Some(self.side(env, (beside.base, at), (beside.zeros + more * bytes, bytes), group, Elem::I8))
     }
 
     /// Their values: i32.

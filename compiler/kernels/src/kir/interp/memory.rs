@@ -164,6 +164,16 @@ impl Memory {
         Ok(())
     }
 
+    /// Counts as a read of bytes, whatever they hold.
+    pub fn observe(&mut self, place: Place, access: &Access) -> Result<(), Fault> {
+        let Place { addr, len, .. } = place;
+        let (buffer, at) = self.locate(place)?;
+        if access.moment > 0 && !buffer.readonly {
+            buffer.shadow().read(at, len, addr, access)?;
+        }
+        Ok(())
+    }
+
     /// Writes bytes in nobody's name: whoever reads them has waited for them.
     pub fn deliver(&mut self, place: Place, data: &[u8]) -> Result<(), Fault> {
         let (buffer, at) = self.writable(place)?;

@@ -1,12 +1,13 @@
 //! Copies to the worker's memory that a signal tells of.
 //!
 //! As those in [`super::async_copy`] they take what was in their target away at once, and what they bring is
-//! there only when somebody waits for their turn, which is the latest moment allowed.
+//! there only when somebody waits for their turn, which is the latest moment allowed. To make and to end a signal
+//! counts as a write of its bytes, to use it as a read: a barrier has to be between where threads differ.
 
 use super::access::Access;
 use super::async_copy::Copy;
-use super::error::Fault;
-use super::memory::Memory;
+use super::error::{Addr, Fault};
+use super::memory::{Memory, Place, same_buffer};
 use std::collections::BTreeMap;
 
 /// What a thread does about signals. Places in the frame, but for the numbers of bytes and copies.
@@ -31,15 +32,19 @@ pub(super) struct Signal {
 /// Signals by their address.
 pub(super) type Signals = BTreeMap<u64, Signal>;
 
+/// Bytes of a signal.
+const BYTES: usize = 8;
+
 const UNKNOWN: Fault = Fault::Operand("there is no signal at the address");
 
 /// Carries out a step on the places of a frame.
 pub(super) fn step(step: &SignalStep, places: &[u64], memory: &mut Memory, access: &Access) -> Result<(), Fault> {
     match step {
         SignalStep::Begin { at, copies } => begin(places[*at], *copies as usize, memory, access),
-        SignalStep::End { at } => end(places[*at], memory),
+        SignalStep::End { at } => end(places[*at], memory, access),
         SignalStep::Copy { to, from, bytes, at } => {
             let copy = Copy::begin((places[*to], places[*from]), *bytes, 16, memory, access)?;
+            memory.observe(place(places[*at]), access)?;
             let signal = memory.signals.get_mut(&places[*at]).ok_or(UNKNOWN)?;
             signal.copies.push(copy);
             if signal.copies.len() > signal.most {
@@ -51,7 +56,15 @@ pub(super) fn step(step: &SignalStep, places: &[u64], memory: &mut Memory, acces
     }
 }
 
+fn place(at: u64) -> Place {
+    Place { addr: Addr(at), len: BYTES, align: BYTES as u32 }
+}
+
 fn begin(at: u64, most: usize, memory: &mut Memory, access: &Access) -> Result<(), Fault> {
+    if !same_buffer(Addr(at), access.shared) {
+        return Err(Fault::Operand("the signal is not in memory of the worker"));
+    }
+    memory.poison(place(at), access)?;
     let signal = Signal { owner: access.thread, most, copies: Vec::new(), parity: 0 };
     match memory.signals.insert(at, signal) {
         None => Ok(()),
@@ -59,7 +72,11 @@ fn begin(at: u64, most: usize, memory: &mut Memory, access: &Access) -> Result<(
     }
 }
 
-fn end(at: u64, memory: &mut Memory) -> Result<(), Fault> {
+fn end(at: u64, memory: &mut Memory, access: &Access) -> Result<(), Fault> {
+    if !memory.is_poisoned(place(at))? {
+        return Err(Fault::Operand("the bytes of the signal were written"));
+    }
+    memory.poison(place(at), access)?;
     match memory.signals.remove(&at) {
         None => Err(UNKNOWN),
         Some(signal) if !signal.copies.is_empty() => Err(Fault::Operand("the signal ends with copies under way")),
@@ -68,6 +85,7 @@ fn end(at: u64, memory: &mut Memory) -> Result<(), Fault> {
 }
 
 fn wait(at: u64, parity: u64, memory: &mut Memory, access: &Access) -> Result<(), Fault> {
+    memory.observe(place(at), access)?;
     let signal = memory.signals.get_mut(&at).ok_or(UNKNOWN)?;
     if signal.parity != parity {
         return Ok(());

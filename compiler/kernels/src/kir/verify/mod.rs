@@ -9,12 +9,14 @@
 //! - Operands, results, parameters and yielded values have the types the instruction asks for; the
 //!   table is in `types.rs`. Truth values are neither loaded nor stored nor reinterpreted.
 //! - Alignments are powers of two; stack memory is made in no region but the function's.
+//! - Between an `arrive` and its `await`, which is in the same region, nothing is stored.
 //!
 //! Not checked, as it depends on values: that all workers reach the same barriers, and threads of a
 //! worker or a warp what they do together; that shifts, divisors and conversions stay in range; that
 //! memory accesses are valid; and that no byte is written by one thread and accessed by another with
 //! no barrier between. The interpreter checks these on the paths it runs.
 
+mod arrive;
 mod types;
 
 use super::func::{Function, Program, Region, Val};
@@ -60,8 +62,9 @@ pub fn verify(program: &Program) -> Result<(), VerifyErrors> {
             Checker { function, callees: &callees, states: vec![State::Never; function.types.len()], errors: vec![] };
         checker.function();
         errors.append(&mut checker.errors);
-        let params = function.body.params.iter().filter_map(|p| function.types.get(p.0 as usize).copied());
-        callees.insert(function.name.as_str(), params.collect::<Vec<Ty>>());
+        let params = function.body.params.iter().filter_map(|p| function.types.get(p.0 as usize).copied()).collect();
+        let stores = arrive::stores(&function.body, &callees);
+        callees.insert(function.name.as_str(), Callee { params, stores });
     }
     if errors.is_empty() { Ok(()) } else { Err(VerifyErrors(errors)) }
 }
@@ -77,9 +80,16 @@ enum State {
     OutOfScope,
 }
 
+/// What callers need to know of a function.
+struct Callee {
+    params: Vec<Ty>,
+    /// Whether it stores to memory that others may read.
+    stores: bool,
+}
+
 struct Checker<'a> {
     function: &'a Function,
-    callees: &'a BTreeMap<&'a str, Vec<Ty>>,
+    callees: &'a BTreeMap<&'a str, Callee>,
     states: Vec<State>,
     errors: Vec<VerifyError>,
 }
@@ -163,6 +173,7 @@ impl Checker<'_> {
         for inst in &region.body {
             self.inst(inst, top);
         }
+        self.meetings(region);
         self.use_all(None, &region.yields);
     }
 
@@ -223,10 +234,7 @@ impl Checker<'_> {
     fn call(&mut self, inst: &Inst, callee: &str, args: &[Val]) {
         match self.callees.get(callee) {
             None => self.error(Some(inst), format!("no function further up is named @{callee}")),
-            Some(params) => {
-                let params = params.clone();
-                self.same_types(inst, "arguments", args, &params);
-            }
+            Some(Callee { params, .. }) => self.same_types(inst, "arguments", args, params),
         }
     }
 }

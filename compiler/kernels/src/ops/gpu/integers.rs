@@ -283,17 +283,17 @@ impl Ahead for Integers {
 
     fn take_sides(&self, env: &mut Env, run: Val) -> Vec<Val> {
         let (at, rows, first) = (self.at(env), self.rows(), env.b.index(0));
-        let beside = env.b.ptr_add_const(run, self.run_bytes());
-        let mut out = Vec::new();
+        let base = env.b.ptr_add_const(run, self.run_bytes());
+        let beside = rows.copied_beside(base, self.unroll);
         if self.spread {
             return self.take_spread_sides(env, (at, rows), beside);
         }
+        let mut out = Vec::new();
         for more in 0..self.unroll {
-            let scales = rows.copied_scales(env, at, beside, (first, more));
-            let zeros = rows.copied_zeros(env, at, beside, (first, more), self.unroll);
-            out.extend(scales.into_iter().chain(zeros).map(|side| side.load_copied(env)));
+            out.extend(rows.scales_at(env, at, beside, (first, more)));
+            out.extend(rows.zeros_at(env, at, beside, (first, more)));
         }
-        out
+        out.into_iter().map(|side| side.load(env, Hint::None)).collect()
     }
 
     fn has_sides(&self) -> bool {
@@ -317,6 +317,7 @@ impl Ahead for Integers {
         }
         let (at, group, rows) = (self.at(env), self.first_group(env, round), self.rows());
         let (panel, ragged) = (tile.pick(env), self.is_ragged(env.group.warps()));
+        let beside = rows.beside(panel);
         let mut out = Vec::new();
         for more in 0..self.unroll {
             let (group, more) =
@@ -329,8 +330,8 @@ impl Ahead for Integers {
                 };
                 out.push(rows.table_number(env, at, panel, block));
             }
-            out.extend(rows.scales_at(env, at, panel, (group, more)));
-            out.extend(rows.zeros_at(env, at, panel, (group, more)));
+            out.extend(rows.scales_at(env, at, beside, (group, more)));
+            out.extend(rows.zeros_at(env, at, beside, (group, more)));
         }
         out
     }

@@ -29,10 +29,6 @@ impl Form {
         }
     }
 
-    pub(super) fn scalar(format: WeightFormat, k: usize, columns: usize, panels: usize) -> Form {
-        Form::Scalar(Scalars { format, k, columns, rows: panels * PANEL })
-    }
-
     /// What the sums of a warp are.
     pub(super) fn sum_elem(&self) -> Elem {
         match self {
@@ -51,13 +47,18 @@ pub(super) fn form_for(kernel: &LinearKernel, warps: usize) -> (Form, Staged, us
         return (Form::Integer(integers), Staged::Bytes(integers.sums()), panels);
     }
     let staged = staged_for(first.format, kernel);
-    let matrix = matches!(staged, Staged::Bf16 | Staged::Bf16Split);
-    let panels = tile_panels(kernel, matrix);
-    let form = match matrix {
-        true => Form::Matrix(Fragments::new(first.k, panels, warps)),
-        false => Form::scalar(first.format, first.k, 1, panels),
-    };
-    (form, staged, panels)
+    if !matches!(staged, Staged::Bf16 | Staged::Bf16Split) {
+        return (scalar_form_for(kernel).0, staged, tile_panels(kernel, false));
+    }
+    let panels = tile_panels(kernel, true);
+    (Form::Matrix(Fragments::new(first.k, panels, warps)), staged, panels)
+}
+
+/// The same by multiply-adds in f32, whose rows take less room than those in several parts.
+pub(super) fn scalar_form_for(kernel: &LinearKernel) -> (Form, Staged, usize) {
+    let (first, panels) = (&kernel.segments[0].product, tile_panels(kernel, false));
+    let scalars = Scalars { format: first.format, k: first.k, columns: 1, rows: panels * PANEL };
+    (Form::Scalar(scalars), Staged::F32, panels)
 }
 
 /// What is staged for weights of a float format.

@@ -18,7 +18,7 @@ use crate::kir::{Cast, Cond, Function, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::linear::{LinearKernel, Segment};
 use crate::ops::norm::Norm;
-use form::{Form, form_for};
+use form::{Form, form_for, scalar_form_for};
 
 /// Where units wait for their other rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub fn build_ahead(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Optio
 /// ahead.
 pub fn build_fetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Option<Function> {
     let gemv = Gemv::new(kernel, scratch);
-    gemv.ring.filter(|_| scratch.engine)?;
+    gemv.ring.filter(|_| scratch.engine && gemv.panel_bytes() >= FETCH_PIECE)?;
     let mut env = Env::new(name, scratch);
     let (worker, workers) = (env.b.worker(), env.b.workers());
     let one = env.b.index(1);
@@ -121,10 +121,19 @@ pub fn build_fetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Optio
 }
 
 impl<'a> Gemv<'a> {
+    /// The form that is wanted, or one that takes less room where that does not fit.
     fn new(kernel: &'a LinearKernel, scratch: Scratch) -> Gemv<'a> {
-        let first = &kernel.segments[0].product;
-        let (format, k, warps) = (first.format, first.k, scratch.threads / WARP);
-        let (form, staged, panels) = form_for(kernel, warps);
+        let wanted = Gemv::with(kernel, scratch, form_for(kernel, scratch.threads / WARP));
+        match wanted.staged {
+            Staged::Bf16Split if wanted.shared_bytes() > scratch.shared => {
+                Gemv::with(kernel, scratch, scalar_form_for(kernel))
+            }
+            _ => wanted,
+        }
+    }
+
+    fn with(kernel: &'a LinearKernel, scratch: Scratch, (form, staged, panels): (Form, Staged, usize)) -> Gemv<'a> {
+        let warps = scratch.threads / WARP;
         let mut gemv = Gemv { kernel, form, staged, panels, tokens: 1, warps, ring: None };
         let most = match staged {
             _ if kernel.single => 1,
@@ -134,8 +143,8 @@ impl<'a> Gemv<'a> {
         let ring_bytes = if form.ahead().is_some() { RING_BYTES } else { 0 };
         let fits = |t: &usize| gemv.bytes_for(*t) + ring_bytes <= scratch.shared;
         gemv.tokens = (1..=most).rev().find(fits).unwrap_or(1);
-        if let Form::Scalar(_) = gemv.form {
-            gemv.form = Form::scalar(format, k, gemv.tokens, panels);
+        if let Form::Scalar(scalars) = &mut gemv.form {
+            scalars.columns = gemv.tokens;
         }
         let own = gemv.bytes_for(gemv.tokens).max(scratch.between);
         gemv.ring = gemv.form.ahead().map(|f| {
@@ -143,6 +152,10 @@ impl<'a> Gemv<'a> {
             Ring::new((own, scratch.shared), runs, warps, scratch.engine && runs.are_whole(f.first()))
         });
         gemv
+    }
+
+    fn panel_bytes(&self) -> usize {
+        self.kernel.segments[0].product.format.panel_bytes(self.k())
     }
 
     fn k(&self) -> usize {

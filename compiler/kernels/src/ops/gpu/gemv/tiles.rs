@@ -2,10 +2,10 @@
 
 use super::{At, CHUNK, FETCH_BYTES, FETCH_PIECE, Form, Gemv, Range};
 use crate::env::{Env, Place};
-use crate::kir::{Cond, Ty, Val};
+use crate::kir::{Cond, Hint, Ty, Val};
 use crate::layout::PANEL;
-use crate::ops::gpu::fragments::{Ahead, Panels, Round};
-use crate::ops::gpu::ring::{From, Slot};
+use crate::ops::gpu::fragments::{Ahead, Columns, Panels, Round};
+use crate::ops::gpu::ring::{From, Ring, Slot};
 use crate::ops::linear::Segment;
 
 /// Bytes that one request brings nearer.
@@ -42,6 +42,15 @@ pub(super) struct State {
     parity: Val,
     cursor: Cursor,
     side: Vec<Val>,
+}
+
+/// What the rounds of a tile share.
+struct Rounds<'r> {
+    f: &'r dyn Ahead,
+    ring: Ring,
+    shared: Val,
+    x: Columns,
+    all: Range,
 }
 
 impl State {
@@ -98,7 +107,7 @@ impl Gemv<'_> {
 
     /// Brings the first tiles of worker `worker` nearer, each thread some pieces.
     pub(super) fn fetch_first(&self, env: &mut Env, worker: Val) {
-        let bytes = self.kernel.segments[0].product.format.panel_bytes(self.k());
+        let bytes = self.panel_bytes();
         let tiles = (FETCH_BYTES / (self.panels * bytes)).max(1);
         let pieces = bytes.min(FETCH_BYTES / self.panels) / FETCH_PIECE;
         let Range { start, end } = self.share_of(env, worker);
@@ -193,7 +202,7 @@ impl Gemv<'_> {
         if !self.loads_sides(f) {
             return vec![];
         }
-        f.sides(env, panels, round).into_iter().map(|side| side.load(env)).collect()
+        f.sides(env, panels, round).into_iter().map(|side| side.load(env, Hint::Constant)).collect()
     }
 
     /// The panels of a tile, which is counted over all segments; of one that does not exist some that can be
@@ -239,7 +248,7 @@ impl Gemv<'_> {
         (first, Some(env.b.ptr_add_const(first, half * bytes)))
     }
 
-    /// Goes over this worker's tiles of a segment, whose first one is tile `first` of all.
+    /// Goes over this worker's tiles of a segment, whose first one is tile `before` of all.
     pub(super) fn segment(
         &self,
         env: &mut Env,
@@ -253,27 +262,12 @@ impl Gemv<'_> {
         let values = env.for_carried((own.start, own.end, step), &init, |env, first, values| {
             let (many, chunk) = (env.b.sub(own.end, first), env.b.index(CHUNK));
             let count = env.b.min(many, chunk);
-            let stop = env.b.add(first, count);
-            let one = env.b.index(1);
+            let (stop, one) = (env.b.add(first, count), env.b.index(1));
             let values = env.for_carried((first, stop, one), values, |env, tile, values| {
                 let slot = env.b.sub(tile, first);
                 let to = env.at(at.partial, slot, self.tile_bytes(self.tokens));
                 let to = env.at(to, env.group.warp, self.tile_bytes(self.tokens) / self.warps);
-                match (self.form.ahead(), &self.form) {
-                    (Some(f), _) => {
-                        let number = env.b.add_const(tile, before as i64);
-                        self.tile(env, f, at, (number, all), to, State::of(values, self.panels)).values()
-                    }
-                    (None, Form::Scalar(f)) => {
-                        let (first, second) = self.panels_of(env, s, tile);
-                        for (i, panel) in std::iter::once(first).chain(second).enumerate() {
-                            let to = env.b.ptr_add_const(to, i * PANEL * 4);
-                            f.emit(env, panel, at.x, to, at.columns);
-                        }
-                        vec![]
-                    }
-                    _ => unreachable!("all other forms ask ahead"),
-                }
+                self.product(env, at, (s, tile, before), all, to, values)
             });
             env.b.group_barrier();
             self.sum(env, at, (index, s), first, count);
@@ -283,41 +277,75 @@ impl Gemv<'_> {
         state.as_ref().map(|_| State::of(&values, self.panels))
     }
 
-    /// Multiplies tile `tile`, counted over all segments, into this warp's sums at `to`.
-    fn tile(&self, env: &mut Env, f: &dyn Ahead, at: At, (tile, all): (Val, Range), to: Val, state: State) -> State {
+    /// Multiplies a segment's tile into this warp's sums at `to`: the values of the state after it.
+    fn product(
+        &self,
+        env: &mut Env,
+        at: At,
+        (s, tile, before): (&Segment, Val, usize),
+        all: Range,
+        to: Val,
+        values: &[Val],
+    ) -> Vec<Val> {
+        if let Form::Scalar(f) = &self.form {
+            let (first, second) = self.panels_of(env, s, tile);
+            for (i, panel) in std::iter::once(first).chain(second).enumerate() {
+                let to = env.b.ptr_add_const(to, i * PANEL * 4);
+                f.emit(env, panel, at.x, to, at.columns);
+            }
+            return vec![];
+        }
+        let (Some(f), Some(ring)) = (self.form.ahead(), self.ring) else {
+            unreachable!("all other forms ask ahead, for a ring")
+        };
+        let number = env.b.add_const(tile, before as i64);
+        let x = f.columns(env, at.x, self.staged, at.columns);
+        let rounds = Rounds { f, ring, shared: at.shared, x, all };
+        let (state, sums) = self.rounds(env, &rounds, number, State::of(values, self.panels));
+        f.store(env, &sums, to, at.columns);
+        state.values()
+    }
+
+    /// Goes over the rounds of tile `tile`, counted over all segments: the state after it, and its sums.
+    fn rounds(&self, env: &mut Env, r: &Rounds<'_>, tile: Val, state: State) -> (State, Vec<Val>) {
         let (own, following) = (self.panels_at(env, tile), env.b.add_const(tile, 1));
         let following = self.panels_at(env, following);
-        let x = f.columns(env, at.x, self.staged, at.columns);
-        let sums = f.zero(env);
-        let many = sums.len();
-        let init = [state.values(), sums].concat();
-        let (lo, last, one) = (env.b.index(0), env.b.index(f.rounds() - 1), env.b.index(1));
-        let multiply = |env: &mut Env, number: Val, values: &[Val], (panels, next): (Panels, Val)| {
+        let (lo, last, one) = (env.b.index(0), env.b.index(r.f.rounds() - 1), env.b.index(1));
+        let zero = r.f.zero(env);
+        let many = zero.len();
+        let split = |values: &[Val]| {
             let (state, sums) = values.split_at(values.len() - many);
-            let state = State::of(state, self.panels);
-            let Some(ring) = self.ring else { unreachable!("a form that asks ahead has a ring") };
-            let mine = Panels::own(env, self.panels);
-            let slot = Slot { shared: at.shared, number: state.slot };
-            let run = ring.take(env, slot, state.parity, mine);
-            let codes = f.take(env, run);
-            let beside = if ring.runs.has_sides() { f.take_sides(env, run) } else { vec![] };
-            let free = Slot { number: ring.before(env, state.slot), ..slot };
-            self.ask(env, f, free, state.cursor, all);
-            let side = self.load_sides(env, f, panels, next);
-            let beside = if ring.runs.has_sides() { &beside } else { &state.side };
-            let round = Round { codes: &codes, side: beside, x: &x, number };
-            let sums = f.multiply(env, round, sums);
-            let (slot, parity) = ring.after(env, state.slot, state.parity);
-            let next = State { slot, parity, cursor: self.advance(env, f, state.cursor), side };
-            [next.values(), sums].concat()
+            (State::of(state, self.panels), sums.to_vec())
         };
+        let init = [state.values(), zero].concat();
         let values = env.for_carried((lo, last, one), &init, |env, round, values| {
             let next = env.b.add_const(round, 1);
-            multiply(env, round, values, (own, next))
+            let (state, sums) = self.round(env, r, round, split(values), (own, next));
+            [state.values(), sums].concat()
         });
-        let values = multiply(env, last, &values, (following, lo));
-        let (state, sums) = values.split_at(values.len() - many);
-        f.store(env, sums, to, at.columns);
-        State::of(state, self.panels)
+        self.round(env, r, last, split(&values), (following, lo))
+    }
+
+    /// Takes a round, asks for one in its place and multiplies; `next` is the round that follows.
+    fn round(
+        &self,
+        env: &mut Env,
+        r: &Rounds<'_>,
+        number: Val,
+        (state, sums): (State, Vec<Val>),
+        next: (Panels, Val),
+    ) -> (State, Vec<Val>) {
+        let slot = Slot { shared: r.shared, number: state.slot };
+        let mine = Panels::own(env, self.panels);
+        let run = r.ring.take(env, slot, state.parity, mine);
+        let codes = r.f.take(env, run);
+        let side = if r.ring.runs.has_sides() { r.f.take_sides(env, run) } else { state.side };
+        let free = Slot { number: r.ring.before(env, state.slot), ..slot };
+        self.ask(env, r.f, free, state.cursor, r.all);
+        let coming = self.load_sides(env, r.f, next.0, next.1);
+        let sums = r.f.multiply(env, Round { codes: &codes, side: &side, x: &r.x, number }, &sums);
+        let (slot, parity) = r.ring.after(env, state.slot, state.parity);
+        let cursor = self.advance(env, r.f, state.cursor);
+        (State { slot, parity, cursor, side: coming }, sums)
     }
 }

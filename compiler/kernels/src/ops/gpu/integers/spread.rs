@@ -5,7 +5,7 @@
 use super::{FLOATS, INTS, Integers};
 use crate::env::Env;
 use crate::formats::codes::BLOCK;
-use crate::formats::pairs::{PairAt, PairRows};
+use crate::formats::pairs::{Beside, PairAt, PairRows};
 use crate::kir::{Cast, Cond, Elem, Hint, Mma, Ty, Val};
 use crate::ops::gpu::fragments::{Columns, Round, operand, thread_of};
 
@@ -45,17 +45,12 @@ impl Integers {
     }
 
     /// Scales of both columns' groups, then zero points.
-    pub(super) fn take_spread_sides(&self, env: &mut Env, (at, rows): (PairAt, PairRows), beside: Val) -> Vec<Val> {
+    pub(super) fn take_spread_sides(&self, env: &mut Env, (at, rows): (PairAt, PairRows), beside: Beside) -> Vec<Val> {
         let groups = self.own_groups(env);
         let mut out = Vec::new();
-        for group in groups {
-            out.extend(rows.copied_scales(env, at, beside, (group, 0)).map(|s| s.load_copied(env)));
-        }
-        for group in groups {
-            let zeros = rows.copied_zeros(env, at, beside, (group, 0), self.unroll);
-            out.extend(zeros.map(|s| s.load_copied(env)));
-        }
-        out
+        out.extend(groups.into_iter().filter_map(|group| rows.scales_at(env, at, beside, (group, 0))));
+        out.extend(groups.into_iter().filter_map(|group| rows.zeros_at(env, at, beside, (group, 0))));
+        out.into_iter().map(|side| side.load(env, Hint::None)).collect()
     }
 
     pub(super) fn multiply_spread(&self, env: &mut Env, round: Round<'_>, sums: &[Val]) -> Vec<Val> {
