@@ -8,6 +8,7 @@ use crate::blocks::{Built, Weights, ends, layer};
 use crate::error::{Error, Result};
 use crate::open::Opened;
 use crate::spec::{ArchSpec, LayerSpec, Mixer, Positions, RopeSpec};
+use llmc_abi::manifest::{Keep, PAGE_POSITIONS};
 use llmc_ir::{Block, BlockId, Call, DType, KvType, Module, ParamId, ParamInfo, TensorType};
 use std::collections::BTreeMap;
 
@@ -29,6 +30,8 @@ pub struct BuildOptions {
     pub kv: DType,
     /// Positions the program is made for.
     pub ctx: usize,
+    /// What sequences of any length keep of their cache; none where they end with the context.
+    pub keep: Option<Keep>,
 }
 
 /// The module of an opened model.
@@ -72,6 +75,9 @@ fn check(spec: &ArchSpec, options: &BuildOptions) -> Result<()> {
     if options.kv == DType::I32 {
         return Err(Error::Options("a KV cache of i32 is not possible; use f32, f16 or bf16".into()));
     }
+    if options.keep.is_some() {
+        check_keep(spec, options)?;
+    }
     match spec.embed.positions {
         Positions::Learned { count } if options.ctx > count => Err(Error::Options(format!(
             "a context of {} is more than the {count} positions the model has learned",
@@ -79,6 +85,30 @@ fn check(spec: &ArchSpec, options: &BuildOptions) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether positions may count within what a sequence keeps: they are rotary ones, and as many as were learned.
+fn check_keep(spec: &ArchSpec, options: &BuildOptions) -> Result<()> {
+    let rotary = |layer: &LayerSpec| {
+        let Mixer::Attention(attn) = &layer.mixer;
+        attn.rope.is_some()
+    };
+    if spec.embed.positions != Positions::None || !spec.layers.iter().all(rotary) {
+        return Err(Error::Options(
+            "a window of the context needs rotary positions in every layer, and this model has others; \
+             use the policy `full`"
+                .into(),
+        ));
+    }
+    let positions = options.keep.map_or(0, |keep| keep.pages().saturating_mul(PAGE_POSITIONS));
+    if positions > options.ctx {
+        return Err(Error::Options(format!(
+            "the first and last positions that are kept, in whole pages of {PAGE_POSITIONS}, are {positions}, more than \
+             the context of {}; keep fewer",
+            options.ctx
+        )));
+    }
+    Ok(())
 }
 
 /// The rotary embeddings of the layers, each once.

@@ -22,8 +22,36 @@ const WINDOW: usize = 512;
 const WINDOWS: usize = 10;
 const TEXTS: [&str; 3] = ["test_wiki", "test_books", "test_ko"];
 /// The schemes as the command line spells them.
-const SCHEMES: [&str; 11] =
-    ["w8a8", "w8", "w8:group=128", "w6", "w5", "int4", "int4:group=32,asym", "int4:group=128", "w4", "w3", "w2"];
+const SCHEMES: [&str; 14] = [
+    "w8a8",
+    "w8",
+    "w8:group=128",
+    "fp8",
+    "w6",
+    "w5",
+    "int4",
+    "int4:group=32,asym",
+    "int4:group=128",
+    "w4",
+    "nf4",
+    "nf4:group=32",
+    "w3",
+    "w2",
+];
+/// What else loses something, alone and together with a scheme.
+const OTHERS: [&str; 9] = [
+    "none --kv int8",
+    "w4 --kv int8",
+    "none --prune layers=1",
+    "w4 --prune layers=1",
+    "none --prune layers=2",
+    "none --prune ffn=15%",
+    "w4 --prune ffn=15%",
+    "none --prune ffn=30%",
+    "w4 --prune layers=1,ffn=15%",
+];
+/// Texts that pruning is calibrated on, none of them a text that is scored.
+const CALIBRATION: [&str; 3] = ["valid_wiki", "valid_books", "valid_ko"];
 /// Begin and end of the part of the page that is measured.
 const MARKS: [&str; 2] = ["<!-- measured -->", "<!-- end -->"];
 
@@ -39,29 +67,13 @@ pub fn run() -> Result<()> {
     );
     let exact = bench.score(&bench.exact)?;
     writeln!(table, "| none, in f32 | 16.01 | 0 | 0 | {:.2} | 100 % |", exact.perplexity)?;
-    let plain = bench.compiled(&["--quantize", "none"])?;
-    let default = bench.score(&plain.logits)?;
-    writeln!(
-        table,
-        "| none | 16.01 | 0 | {} | {:.2} | {:.1} % |",
-        default.kl_text(),
-        default.perplexity,
-        100.0 * default.agreement
-    )?;
+    bench.row(&mut table, "none", Some("0".into()))?;
     for scheme in SCHEMES {
-        eprintln!("{scheme}");
-        let weights = bench.weights_alone(scheme)?;
-        let runs = bench.compiled(&["--quantize", scheme])?;
-        let (alone, executed) = (bench.score(&weights)?, bench.score(&runs.logits)?);
-        writeln!(
-            table,
-            "| {scheme} | {:.2} | {} | {} | {:.2} | {:.1} % |",
-            runs.bits,
-            alone.kl_text(),
-            executed.kl_text(),
-            executed.perplexity,
-            100.0 * executed.agreement
-        )?;
+        let alone = bench.score(&bench.weights_alone(scheme)?)?;
+        bench.row(&mut table, scheme, Some(alone.kl_text()))?;
+    }
+    for flags in OTHERS {
+        bench.row(&mut table, flags, None)?;
     }
     write_page(&table)
 }
@@ -100,6 +112,9 @@ const EXACT: [&str; 4] = ["--activations", "f32", "--kv", "f32"];
 
 impl Bench {
     fn new(folder: PathBuf) -> Result<Bench> {
+        let texts = CALIBRATION.map(|text| model().join("reference").join(format!("{text}.txt")));
+        let texts: Vec<String> = texts.iter().map(std::fs::read_to_string).collect::<Result<_, _>>()?;
+        std::fs::write(folder.join("calibration.txt"), texts.concat())?;
         let artifact = compile(&model(), &folder.join("exact"), &EXACT)?;
         let windows = windows(&artifact)?;
         let exact = logits(&artifact, &windows, &folder)?;
@@ -125,6 +140,23 @@ impl Bench {
         decoded_checkpoint(scheme, &folder.join("model.safetensors"))?;
         let artifact = compile(&folder, &self.folder.join("alone"), &EXACT)?;
         logits(&artifact, &self.windows, &self.folder)
+    }
+
+    /// Measures the artifact that `--quantize` with these flags gives, and adds a row to the table.
+    fn row(&self, table: &mut String, flags: &str, alone: Option<String>) -> Result<()> {
+        eprintln!("{flags}");
+        let calibration = self.folder.join("calibration.txt").display().to_string();
+        let mut given = vec!["--quantize"];
+        given.extend(flags.split(' '));
+        if flags.contains("--prune") {
+            given.extend(["--calibrate", &calibration]);
+        }
+        let runs = self.compiled(&given)?;
+        let score = self.score(&runs.logits)?;
+        let (alone, kl) = (alone.unwrap_or_default(), score.kl_text());
+        let (bits, agreement) = (runs.bits, 100.0 * score.agreement);
+        writeln!(table, "| {flags} | {bits:.2} | {alone} | {kl} | {:.2} | {agreement:.1} % |", score.perplexity)?;
+        Ok(())
     }
 
     fn score(&self, found: &Logits) -> Result<Score> {

@@ -2,7 +2,7 @@
 
 use crate::emit::Emit;
 use crate::isolate::Product;
-use crate::options::{Activations, BackendName, Kv, Options, Prune};
+use crate::options::{Activations, BackendName, CtxPolicy, Kv, Options, Prune};
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use llmc_ir::quant::Scheme;
@@ -70,6 +70,10 @@ pub struct ModelArgs {
     /// Positions that one sequence may have [default: the model's]
     #[arg(long, env = "LLMC_CTX_SIZE")]
     pub ctx_size: Option<usize>,
+    /// What happens to a text that passes the context: full, it ends; window=N,sinks=K, it goes on with its K
+    /// first and N last positions in sight (in whole pages of 32; K is 4 if left out)
+    #[arg(long, env = "LLMC_CTX_POLICY", value_name = "POLICY", default_value = "full", value_parser = ctx_policy)]
+    pub ctx_policy: CtxPolicy,
     /// Rewrite rule applications allowed; 0 turns rewriting off
     #[arg(long, env = "LLMC_FUEL")]
     pub fuel: Option<u32>,
@@ -160,11 +164,35 @@ pub struct Quantize(pub Option<Scheme>);
 fn quantize(text: &str) -> Result<Quantize, String> {
     match text {
         "none" => Ok(Quantize(None)),
-        scheme => match Scheme::parse_flag(scheme).map_err(|e| e.to_string())? {
-            floats @ (Scheme::Nf4 { .. } | Scheme::Fp8) => Err(format!("{floats} has no kernels yet")),
-            scheme => Ok(Quantize(Some(scheme))),
-        },
+        scheme => Scheme::parse_flag(scheme).map(|s| Quantize(Some(s))).map_err(|e| e.to_string()),
     }
+}
+
+/// First positions that a window keeps unless told otherwise (arXiv 2309.17453).
+const SINKS: usize = 4;
+
+fn ctx_policy(text: &str) -> Result<CtxPolicy, String> {
+    if text == "full" {
+        return Ok(CtxPolicy::Full);
+    }
+    if text.starts_with("score") {
+        return Err("score=N has no kernels yet; use window=N,sinks=K".into());
+    }
+    let wrong = || format!("{text} is neither full nor window=N,sinks=K with a window of at least 1 position");
+    let (mut window, mut sinks) = (None, None);
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').ok_or_else(wrong)?;
+        let place = match name {
+            "window" => &mut window,
+            "sinks" => &mut sinks,
+            _ => return Err(wrong()),
+        };
+        if place.replace(value.parse().map_err(|_| wrong())?).is_some() {
+            return Err(wrong());
+        }
+    }
+    let window = window.filter(|w| *w > 0).ok_or_else(wrong)?;
+    Ok(CtxPolicy::Window { window, sinks: sinks.unwrap_or(SINKS) })
 }
 
 /// One value of `--prune`.
@@ -215,6 +243,7 @@ impl ModelArgs {
             calibrate: self.calibrate.clone(),
             kv: self.kv,
             ctx_size: self.ctx_size,
+            ctx_policy: self.ctx_policy,
             fuel: self.fuel,
             disabled_rules: self.disable_rule.clone(),
             savings: self.verbose,
@@ -229,6 +258,19 @@ impl ModelArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn policies_are_read() {
+        let window = |window, sinks| Ok(CtxPolicy::Window { window, sinks });
+        assert_eq!(ctx_policy("full"), Ok(CtxPolicy::Full));
+        assert_eq!(ctx_policy("window=512,sinks=8"), window(512, 8));
+        assert_eq!(ctx_policy("sinks=0,window=1"), window(1, 0));
+        assert_eq!(ctx_policy("window=64"), window(64, SINKS));
+        for bad in ["", "window", "window=0", "sinks=4", "window=-1", "window=1,window=2", "window=9,tail=1"] {
+            assert!(ctx_policy(bad).is_err_and(|e| e.contains("neither")), "{bad}");
+        }
+        assert!(ctx_policy("score=64").is_err_and(|e| e.contains("no kernels yet")));
+    }
 
     #[test]
     fn definitions_are_sound() {

@@ -3,10 +3,11 @@
 use crate::device;
 use crate::error::{Error, Result};
 use crate::manifest;
-use crate::options::{Activations, Kv, Options};
+use crate::options::{Activations, CtxPolicy, Kv, Options};
 use crate::payload::Payload;
 use crate::progress::Progress;
 use crate::prune::{self, Pruned};
+use llmc_abi::manifest::{Keep, PAGE_POSITIONS};
 use llmc_ir::{DType, Module, Overlay};
 use llmc_kernels::{Object, Target};
 use llmc_link::VariantSpec;
@@ -163,16 +164,33 @@ fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
         let most = opened.spec.context;
         return Err(Error::Usage(format!("--ctx-size {ctx}: the model has 1 to {most} positions")));
     }
-    Ok(BuildOptions { activations, kv, ctx })
+    Ok(BuildOptions { activations, kv, ctx, keep: keep(options)? })
 }
 
-/// What products read. Quantized weights meet 8-bit integers: a choice of the passes, which needs
+/// What `--ctx-policy` keeps, in whole pages: at least the positions asked for, wherever in its page a token is.
+fn keep(options: &Options) -> Result<Option<Keep>> {
+    let CtxPolicy::Window { window, sinks } = options.ctx_policy else { return Ok(None) };
+    if options.resolve_targets()?.iter().any(Target::is_gpu) {
+        return Err(Error::Usage("--ctx-policy window: GPUs have no kernel for it yet; use full".into()));
+    }
+    let pages = (window.saturating_sub(1).div_ceil(PAGE_POSITIONS)).saturating_add(1);
+    Ok(Some(Keep { sinks: sinks.div_ceil(PAGE_POSITIONS), window: pages }))
+}
+
+/// What products read. Weights quantized to integers meet 8-bit integers: a choice of the passes, which needs
 /// roundings in the graph that it can take the place of.
 fn activations(opened: &Opened, options: &Options) -> Result<llmc_models::Activations> {
     if options.quantize.is_some() && options.fuel == Some(0) {
         return Err(Error::Usage("--quantize: needs the rewrite rules, which --fuel 0 turns off".into()));
     }
     match (options.activations, options.quantize) {
+        (Activations::F32, Some(scheme)) if scheme.is_float() => Ok(llmc_models::Activations::F32),
+        (Activations::Auto | Activations::Bf16, Some(scheme)) if scheme.is_float() => {
+            Ok(llmc_models::Activations::Bf16)
+        }
+        (Activations::Int8, Some(scheme)) if scheme.is_float() => Err(Error::Usage(format!(
+            "--activations int8: weights in {scheme} meet floating-point numbers; use bf16 or f32"
+        ))),
         (Activations::Auto | Activations::Int8, Some(_)) => Ok(llmc_models::Activations::Bf16),
         (other, Some(scheme)) => Err(Error::Usage(format!(
             "--activations {}: weights in {scheme} meet 8-bit integers; leave --activations out",
@@ -196,8 +214,7 @@ fn pass_options(options: &Options) -> Result<llmc_passes::Options> {
     passes.fuel = options.fuel;
     passes.disabled_rules = options.disabled_rules.clone();
     passes.savings = options.savings;
-    let choice = |scheme| llmc_passes::Choice { weights: Some(scheme), rows: Some(DType::I8) };
-    passes.choices = options.quantize.map(choice).into_iter().collect();
+    passes.choices = options.quantize.map(llmc_passes::Choice::of).into_iter().collect();
     Ok(passes)
 }
 

@@ -4,7 +4,7 @@ use crate::compile::Front;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use llmc_abi::Manifest;
-use llmc_abi::manifest::{ModelInfo, TextInfo, VERSION, VariantInfo, WeightsInfo};
+use llmc_abi::manifest::{KvInfo, ModelInfo, TextInfo, VERSION, VariantInfo, WeightsInfo};
 use llmc_lower::Plan;
 use llmc_models::{Activations, TextConfig};
 use std::io::Read;
@@ -25,7 +25,7 @@ pub fn build(front: &Front, plan: &Plan, options: &Options) -> Result<Manifest> 
         model: model(front, plan),
         text: text(&front.opened.text),
         step: plan.step.clone(),
-        kv: plan.kv.clone(),
+        kv: KvInfo { keep: front.build.keep, ..plan.kv.clone() },
         variants: plan.variants.iter().map(|v| variant(v, backend)).collect(),
         weights: WeightsInfo {
             bytes: plan.weights.bytes as u64,
@@ -33,9 +33,9 @@ pub fn build(front: &Front, plan: &Plan, options: &Options) -> Result<Manifest> 
             tensors: plan.tensors(&front.module),
         },
         activations: match (options.quantize, front.build.activations) {
-            (Some(_), _) => "int8 per token".into(),
-            (None, Activations::F32) => "f32".into(),
-            (None, Activations::Bf16) => "bf16".into(),
+            (Some(scheme), _) if !scheme.is_float() => "int8 per token".into(),
+            (_, Activations::F32) => "f32".into(),
+            (_, Activations::Bf16) => "bf16".into(),
         },
         pruned: front.pruned.info(),
         license: front.opened.license.clone(),

@@ -42,6 +42,21 @@ pub enum Kv {
     Int8,
 }
 
+/// What happens to a text that passes the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CtxPolicy {
+    /// It ends.
+    #[default]
+    Full,
+    /// Its first and its last positions stay in sight.
+    Window {
+        /// Last positions.
+        window: usize,
+        /// First positions.
+        sinks: usize,
+    },
+}
+
 /// Code generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendName {
@@ -72,6 +87,8 @@ pub struct Options {
     pub kv: Kv,
     /// Positions; `None` is what the model has.
     pub ctx_size: Option<usize>,
+    /// What happens beyond them.
+    pub ctx_policy: CtxPolicy,
     /// Rule applications allowed; 0 turns rewriting off.
     pub fuel: Option<u32>,
     /// Rewrite rules that are not used.
@@ -100,6 +117,7 @@ impl Options {
             calibrate: None,
             kv: Kv::F16,
             ctx_size: None,
+            ctx_policy: CtxPolicy::Full,
             fuel: None,
             disabled_rules: vec![],
             savings: false,

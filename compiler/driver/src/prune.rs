@@ -158,7 +158,8 @@ fn measure(opened: &Opened, options: &Options, request: Request, progress: &Prog
         Error::Usage("--prune: what matters is measured on a text; give one with --calibrate FILE".into())
     })?;
     let windows = windows(opened, path)?;
-    let build = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: WINDOW.min(opened.spec.context) };
+    let ctx = WINDOW.min(opened.spec.context);
+    let build = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx, keep: None };
     let module = llmc_models::build(opened, &build)?;
     let backend = options.backend()?;
     let target = host()?;

@@ -15,7 +15,7 @@ pub const PANEL: usize = 16;
 pub const LANES: u16 = 16;
 
 /// Positions of a KV page, which is also a block of the attention kernel.
-pub const PAGE: usize = 32;
+pub const PAGE: usize = llmc_abi::manifest::PAGE_POSITIONS;
 
 /// Largest number of rows for which every worker runs a prologue redundantly, without a barrier.
 pub const PROLOGUE_ROWS: usize = 8;

@@ -13,10 +13,10 @@ use llmc_kernels::kir::{Builder, Function, Op, Program, Region, Ty, verify};
 use llmc_kernels::layout::PANEL;
 use llmc_kernels::ops::epilogue::{Epilogue, Sink};
 use llmc_kernels::ops::gpu::SHARED_BYTES;
-use llmc_kernels::ops::int_product::IntWeights;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
 use llmc_kernels::ops::mac::Mac;
 use llmc_kernels::ops::norm::ConvertKernel;
+use llmc_kernels::ops::product::CodedWeights;
 use llmc_kernels::ops::product::Product;
 use llmc_kernels::ops::prologue::Prologue;
 use llmc_kernels::schedule::Schedule;
@@ -73,10 +73,10 @@ impl Case {
     /// The product of rows that are converted by it or before it.
     fn product(&self, elem: RowElem) -> LinearKernel {
         let table = (self.scheme == Scheme::W4).then_some(0);
-        let int = Some(IntWeights { table, codes: Place::Worker(WORKER_BYTES / 4) });
+        let coded = Some(CodedWeights { table, codes: Place::Worker(WORKER_BYTES / 4) });
         let format = WeightFormat::Quant(self.scheme);
         let x_stride = RowElem::Bytes.stride(self.k);
-        let product = Product { format, mac: Mac::Dot4I8, k: self.k, panels: 1, x_stride, int };
+        let product = Product { format, mac: Mac::Dot4I8, k: self.k, panels: 1, x_stride, coded };
         let epilogue = Epilogue { steps: vec![], sink: Sink::Rows(self.y()), unit_rows: PANEL, panels: 1 };
         let prologue = (elem == RowElem::F32).then_some(Prologue {
             norm: None,
@@ -101,7 +101,7 @@ impl Case {
     /// The product of rows of f32 with weights in bf16.
     fn in_floats(&self) -> LinearKernel {
         let plain = self.product(RowElem::F32);
-        let product = Product { format: WeightFormat::Bf16, mac: Mac::Fma, int: None, ..plain.segments[0].product };
+        let product = Product { format: WeightFormat::Bf16, mac: Mac::Fma, coded: None, ..plain.segments[0].product };
         let segments = vec![Segment { product, ..plain.segments[0].clone() }];
         LinearKernel { prologue: None, segments, ..plain }
     }

@@ -248,7 +248,7 @@ impl<'a> Lowering<'a> {
         e.writes.extend(self.buffers.temp(node).map(|(a, b)| Resource::Arena(a, b)));
         let types: Vec<&Type> = g.operands(node).iter().filter_map(|v| g.ty(*v).ok()).collect();
         let cost = |tokens, rows, context| g.op(node).cost(&types, Sizes { tokens, rows, context });
-        if matches!(g.op(node), Op::Attention { .. }) {
+        if matches!(g.op(node), Op::Attention { .. } | Op::SinkAttention { .. }) {
             e.kv_bytes_per_position = (cost(1, 0, 2).memory_bytes - cost(1, 0, 1).memory_bytes) as u64;
         } else {
             e.flops_per_token = cost(1, 0, 0).flops as u64;

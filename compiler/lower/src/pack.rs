@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::weights::{BoundItem, Item, PackLayout, Units, WeightExpr, WeightsPlan, params_of, type_of};
 use llmc_ir::ops::select::places;
-use llmc_ir::quant::{Scheme, TABLE};
+use llmc_ir::quant::Scheme;
 use llmc_ir::{Block, Call, Module, ParamSource, Tensor, TensorType};
 use llmc_kernels::WeightFormat;
 use llmc_kernels::formats::quant::QuantLayout;
@@ -35,13 +35,8 @@ fn pack_item(module: &Module, bound: &BoundItem, params: &dyn ParamSource, sink:
         PackLayout::Panels { format, k, units } => {
             pack_panels(&bound.item, &Panels { format: *format, k: *k, units, sources: &sources }, sink)
         }
-        PackLayout::Table => Ok(sink(bound.item.offset as u64, &table())?),
+        PackLayout::Table(scheme) => Ok(sink(bound.item.offset as u64, &QuantLayout::table(*scheme))?),
     }
-}
-
-/// The value table of W4 as unsigned bytes, 128 added.
-fn table() -> Vec<u8> {
-    TABLE.iter().flatten().map(|v| (i16::from(*v) + 128) as u8).collect()
 }
 
 fn pack_vector(item: &Item, units: &Units, sources: &[Source<'_>], sink: &mut Sink<'_>) -> Result<()> {

@@ -8,7 +8,6 @@ use crate::runs::{CallRun, calls_per_block, group};
 use crate::weights::{BoundItem, Item, PackLayout, WeightsPlan, describe, params_of};
 use llmc_abi::manifest::{GroupInfo, KvInfo, PhaseInfo, StepInfo, TensorInfo};
 use llmc_abi::step::{SYNC_PHASES, kernel_symbol, step_symbol};
-use llmc_ir::quant::TABLE;
 use llmc_ir::{DType, Module, ModuleInfo};
 use llmc_kernels::env::Scratch;
 use llmc_kernels::kir::{Function, Program};
@@ -107,7 +106,7 @@ pub fn plan(
     }
     let weights = weights.ok_or_else(|| Error::Limit("a plan needs at least one target".into()))?;
     let dtype = module.kv.first().map_or(DType::F16, |k| k.dtype);
-    let kv = KvInfo { dtype: dtype.to_string(), page_positions: PAGE, page_bytes: kv.page_bytes };
+    let kv = KvInfo { dtype: dtype.to_string(), page_positions: PAGE, page_bytes: kv.page_bytes, keep: None };
     Ok(Plan { variants, weights, kv, step: StepInfo { tokens: options.tokens, rows: options.rows } })
 }
 
@@ -330,7 +329,7 @@ impl Plan {
             let (scheme, shape) = match &bound.item.layout {
                 PackLayout::Panels { format, k, units } => (format.to_string(), vec![units.n * units.sources, *k]),
                 PackLayout::Vector { units } => ("f32".into(), vec![units.n * units.sources]),
-                PackLayout::Table => ("i8".into(), vec![TABLE.len(), TABLE[0].len()]),
+                PackLayout::Table(_) => ("i8".into(), vec![bound.item.layout.bytes()]),
             };
             out.push(TensorInfo {
                 name: if names.is_empty() { CONSTANT.into() } else { names.join("+") },

@@ -8,6 +8,7 @@ use llmc_ir::ops::Op;
 use llmc_ir::quant::Scheme;
 use llmc_ir::{Block, DType, Graph, NodeId, TensorType, Value};
 use llmc_kernels::WeightFormat;
+use llmc_kernels::formats::quant::QuantLayout;
 use llmc_kernels::layout::{ALIGN, PANEL};
 
 /// A weight as a function of a block's formal parameters, evaluated when weights are packed.
@@ -67,7 +68,7 @@ pub enum PackLayout {
         units: Units,
     },
     /// The table that a scheme looks its values up in.
-    Table,
+    Table(Scheme),
     /// f32 elements of a vector, in the order in which a unit's panels have their rows.
     Vector {
         /// How elements are cut into units.
@@ -131,7 +132,7 @@ impl PackLayout {
         match self {
             PackLayout::Panels { format, k, units } => units.total_panels() * format.panel_bytes(*k),
             PackLayout::Vector { units } => units.total_panels() * PANEL * 4,
-            PackLayout::Table => size_of_val(&llmc_ir::quant::TABLE),
+            PackLayout::Table(scheme) => QuantLayout::table_bytes(*scheme).unwrap_or(0),
         }
     }
 
@@ -139,7 +140,7 @@ impl PackLayout {
     pub fn units(&self) -> Option<&Units> {
         match self {
             PackLayout::Panels { units, .. } | PackLayout::Vector { units } => Some(units),
-            PackLayout::Table => None,
+            PackLayout::Table(_) => None,
         }
     }
 }

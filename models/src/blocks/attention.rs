@@ -3,6 +3,7 @@
 use super::{BlockBuilder, per_token, rope};
 use crate::error::Result;
 use crate::spec::{AttnBias, AttnSpec, Pairing, Reach, RopeSpec};
+use llmc_abi::manifest::PAGE_POSITIONS;
 use llmc_ir::ops::Real;
 use llmc_ir::{Op, Value};
 
@@ -19,8 +20,24 @@ pub fn attention(b: &mut BlockBuilder, a: &AttnSpec, ropes: &[&RopeSpec], x: Val
         Reach::Full => None,
         Reach::Window(n) => Some(n),
     };
-    let op = Op::Attention { scale: Real::new(a.scale), window, softcap: None };
-    let mixed = b.push(op, &[q, kv, positions, seqs])?;
+    let scale = Real::new(a.scale);
+    let mixed = match (b.keep(), &a.rope) {
+        (Some(keep), Some(rope)) => {
+            let turns = rope::turns(b, rope, keep.pages())?;
+            let op = Op::SinkAttention {
+                scale,
+                softcap: None,
+                reach: window,
+                page: PAGE_POSITIONS,
+                sinks: keep.sinks,
+                window: keep.window,
+                rotary_dim: rope.rotary_dim,
+                interleaved: interleaved(rope),
+            };
+            b.push(op, &[q, kv, positions, seqs, turns])?
+        }
+        _ => b.push(Op::Attention { scale, window, softcap: None }, &[q, kv, positions, seqs])?,
+    };
     let rows = b.push(Op::Reshape { shape: per_token(&[a.q_heads * a.head_dim]).shape }, &[mixed])?;
     let rows = b.round(rows)?;
     b.output("kv", kv);
@@ -49,8 +66,12 @@ fn heads(
     let Some(spec) = &a.rope else { return Ok(y) };
     let index = ropes.iter().position(|r| *r == spec).unwrap_or(0);
     let table = b.input(&rope::value_name(index), per_token(&[spec.rotary_dim]).into())?;
-    let interleaved = match spec.pairing {
+    b.push(Op::Rope { rotary_dim: spec.rotary_dim, interleaved: interleaved(spec) }, &[y, table])
+}
+
+/// Whether neighbouring elements rotate together.
+fn interleaved(rope: &RopeSpec) -> bool {
+    match rope.pairing {
         Pairing::Halves => false,
-    };
-    b.push(Op::Rope { rotary_dim: spec.rotary_dim, interleaved }, &[y, table])
+    }
 }

@@ -13,6 +13,7 @@ use crate::bind::{Transform, WeightRef};
 use crate::build::{Activations, BuildOptions};
 use crate::error::{Error, Result};
 use crate::spec::NormSpec;
+use llmc_abi::manifest::Keep;
 use llmc_ir::ops::Real;
 use llmc_ir::{Block, DType, Dim, Graph, KvType, Op, ParamInfo, Sym, TensorType, Type, Value};
 use std::collections::BTreeMap;
@@ -62,6 +63,11 @@ impl<'a> BlockBuilder<'a> {
             outputs: Vec::new(),
             output_values: Vec::new(),
         }
+    }
+
+    /// What sequences of any length keep of their cache.
+    pub fn keep(&self) -> Option<Keep> {
+        self.options.keep
     }
 
     /// The step's value `name`.

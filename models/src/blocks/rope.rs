@@ -5,6 +5,7 @@
 use super::BlockBuilder;
 use crate::error::Result;
 use crate::spec::{RopeScaling, RopeSpec, YarnRamp};
+use llmc_abi::manifest::PAGE_POSITIONS;
 use llmc_ir::ops::Real;
 use llmc_ir::{Op, Value};
 use std::f64::consts::PI;
@@ -20,7 +21,21 @@ pub fn table(b: &mut BlockBuilder, rope: &RopeSpec) -> Result<Value> {
     let (frequencies, scaling) = frequencies(rope);
     let data = frequencies.into_iter().map(Real::new).collect();
     let inv_freq = b.push(Op::Const { shape: vec![rope.rotary_dim / 2], data }, &[])?;
-    b.push(Op::RopeTable { scaling: Real::new(scaling) }, &[positions, inv_freq])
+    // Where pages may be forgotten, positions count within a page, and queries turn on from there.
+    let period = b.keep().map(|_| PAGE_POSITIONS);
+    b.push(Op::RopeTable { scaling: Real::new(scaling), period }, &[positions, inv_freq])
+}
+
+/// `f32[pages * rotary_dim]`: cosines, then sines, of the angles of each number of pages, from none on.
+pub fn turns(b: &mut BlockBuilder, rope: &RopeSpec, pages: usize) -> Result<Value> {
+    let (frequencies, _) = frequencies(rope);
+    let mut data = Vec::with_capacity(pages * rope.rotary_dim);
+    for page in 0..pages {
+        let angles = frequencies.iter().map(|f| f64::from((page * PAGE_POSITIONS) as f32 * f));
+        data.extend(angles.clone().map(|a| Real::new(libm::cos(a) as f32)));
+        data.extend(angles.map(|a| Real::new(libm::sin(a) as f32)));
+    }
+    b.push(Op::Const { shape: vec![pages * rope.rotary_dim], data }, &[])
 }
 
 /// Radians per position for each pair, and the factor on cosines and sines.

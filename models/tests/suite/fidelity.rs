@@ -7,7 +7,7 @@ use llmc_ir::{DType, Module, Tensor};
 use llmc_models::{Activations, BuildOptions, Opened};
 use std::path::Path;
 
-const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64 };
+const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64, keep: None };
 const TOLERANCE: f32 = 1e-4;
 
 fn open(name: &str, config: &str) -> Opened {

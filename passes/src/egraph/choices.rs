@@ -28,6 +28,14 @@ pub struct Choice {
     pub rows: Option<DType>,
 }
 
+impl Choice {
+    /// Weights in a scheme, and rows of what its codes are multiplied with: 8-bit integers, or floats as
+    /// built where codes stand for floats.
+    pub fn of(scheme: Scheme) -> Choice {
+        Choice { weights: Some(scheme), rows: (!scheme.is_float()).then_some(DType::I8) }
+    }
+}
+
 /// What is left out of a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pruned {

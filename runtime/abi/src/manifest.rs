@@ -84,6 +84,9 @@ pub struct StepInfo {
     pub rows: usize,
 }
 
+/// Positions in a page of the KV cache.
+pub const PAGE_POSITIONS: usize = 32;
+
 /// Layout of the KV cache. A page holds `page_positions` positions of every layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KvInfo {
@@ -93,6 +96,40 @@ pub struct KvInfo {
     pub page_positions: usize,
     /// Bytes per page, all layers together; a multiple of 64.
     pub page_bytes: usize,
+    /// What a sequence keeps that passes the cache; none where it may not.
+    #[serde(default)]
+    pub keep: Option<Keep>,
+}
+
+impl KvInfo {
+    /// Positions of a sequence that the cache must hold: all of a context of so many, or what is kept beside
+    /// the tokens of the longest step.
+    pub fn held(&self, context: usize, step_tokens: usize) -> usize {
+        let page = self.page_positions.max(1);
+        self.keep.map_or(context, |keep| (keep.pages() + step_tokens.div_ceil(page)).saturating_mul(page))
+    }
+}
+
+/// What a sequence of any length keeps of its KV cache, in pages. A token sees the `sinks` first pages and
+/// the `window` last ones, its own included; pages between are forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// First pages.
+    pub sinks: usize,
+    /// Last pages; at least 1.
+    pub window: usize,
+}
+
+impl Keep {
+    /// Pages that a token sees at most.
+    pub fn pages(&self) -> usize {
+        self.sinks.saturating_add(self.window)
+    }
+
+    /// Pages behind the sinks that a token in block `block` no longer sees.
+    pub fn forgotten(&self, block: usize) -> usize {
+        (block + 1).saturating_sub(self.pages())
+    }
 }
 
 /// One compiled step.

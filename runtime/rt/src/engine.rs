@@ -6,6 +6,7 @@ mod ahead;
 
 use std::ffi::c_void;
 
+use llmc_abi::manifest::Keep;
 use llmc_abi::{Manifest, StepArgs, StepFn};
 
 use crate::cuda::Inputs;
@@ -33,7 +34,9 @@ pub struct Engine {
     logits: Mapping,
     inputs: Lists,
     vocab: usize,
+    /// Positions that a sequence may have; with `keep` it may have any number.
     context: usize,
+    keep: Option<Keep>,
     limits: Limits,
     memory: Memory,
     variant: usize,
@@ -153,6 +156,7 @@ impl Engine {
             inputs: Lists::new(limits)?,
             vocab: manifest.model.vocab,
             context,
+            keep: manifest.kv.keep,
             limits,
             memory,
             variant: options.variant,
@@ -172,9 +176,9 @@ impl Engine {
         }
     }
 
-    /// Positions that a sequence may have.
+    /// Positions that a sequence may have, the largest number there is where it may go on without end.
     pub fn context(&self) -> usize {
-        self.context
+        if self.keep.is_some() { usize::MAX } else { self.context }
     }
 
     /// Logits per row.
@@ -217,14 +221,15 @@ impl Engine {
         &self.sync.profile
     }
 
-    /// Positions that a sequence holds.
+    /// Positions that a sequence has, those included that are no longer in sight.
     pub fn positions(&self, seq: usize) -> usize {
-        self.kv.positions(seq)
+        self.kv.positions(seq) + self.kv.forgotten(seq)
     }
 
-    /// Forgets a sequence's positions from `positions` on.
-    pub fn truncate(&mut self, seq: usize, positions: usize) {
-        self.kv.truncate(seq, positions);
+    /// Forgets a sequence's positions from `positions` on, and all of them where what the next token would see is
+    /// gone already. Gives how many are left.
+    pub fn truncate(&mut self, seq: usize, positions: usize) -> usize {
+        self.kv.rewind(seq, positions, self.keep)
     }
 
     /// Runs one step: token `i` is `tokens[i]` at `positions[i]` of sequence `seqs[i]`. Gives the
@@ -246,7 +251,7 @@ impl Engine {
             )));
         }
         for i in 0..n {
-            self.place(i, tokens[i], positions[i], seqs[i])?;
+            self.place(i, tokens[i], positions[i] as usize, seqs[i])?;
         }
         for (slot, &row) in self.inputs.rows.slice_mut::<i32>(rows.len()).iter_mut().zip(rows) {
             if row as usize >= n {
@@ -277,10 +282,13 @@ impl Engine {
                 self.limits.tokens, self.limits.rows
             )));
         }
-        let start = self.kv.positions(seq);
+        if let (Some(keep), true) = (self.keep, seq < self.kv.sequences()) {
+            self.kv.slide(seq, keep);
+        }
+        let start = self.positions(seq);
         for (i, token) in tokens.iter().enumerate() {
-            if let Err(error) = self.place(i, *token, (start + i) as u32, seq as u32) {
-                self.kv.truncate(seq, start);
+            if let Err(error) = self.place(i, *token, start + i, seq as u32) {
+                self.truncate(seq, start);
                 return Err(error);
             }
         }
@@ -304,8 +312,8 @@ impl Engine {
         chunk: usize,
         mut between: impl FnMut() -> Result<()>,
     ) -> Result<&[f32]> {
-        let end = self.kv.positions(seq).saturating_add(tokens.len());
-        if end > self.context {
+        let end = self.positions(seq).saturating_add(tokens.len());
+        if end > self.context() {
             return Err(self.too_long(end));
         }
         let chunk = if chunk == 0 { self.limits.tokens } else { chunk.min(self.limits.tokens) };
@@ -335,20 +343,22 @@ impl Engine {
     }
 
     /// Writes one token of a step and gives its position a page.
-    fn place(&mut self, i: usize, token: u32, position: u32, seq: u32) -> Result<()> {
+    fn place(&mut self, i: usize, token: u32, position: usize, seq: u32) -> Result<()> {
         if token as usize >= self.vocab {
             return Err(Error::usage(format!(
                 "token {token} is not in the vocabulary; tokens are 0 to {}",
                 self.vocab.saturating_sub(1)
             )));
         }
-        if position as usize >= self.context {
-            return Err(self.too_long(position as usize + 1));
-        }
         if seq as usize >= self.kv.sequences() {
             return Err(Error::usage(format!("sequence {seq} of {} is wanted", self.kv.sequences())));
         }
-        self.kv.grow(seq as usize, position as usize + 1)?;
+        // Code knows the positions that are held.
+        let position = position.saturating_sub(self.kv.forgotten(seq as usize));
+        if position >= self.context {
+            return Err(self.too_long(position + 1));
+        }
+        self.kv.grow(seq as usize, position + 1)?;
         self.inputs.ids.slice_mut::<i32>(i + 1)[i] = token as i32;
         self.inputs.positions.slice_mut::<i32>(i + 1)[i] = position as i32;
         self.inputs.seqs.slice_mut::<i32>(i + 1)[i] = seq as i32;

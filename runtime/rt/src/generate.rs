@@ -34,6 +34,9 @@ impl Stream for Numbers {
     fn finish(&mut self, _: &mut String) {}
 }
 
+/// Most tokens for which a generation has room from its start.
+const MOST_RESERVED: usize = 1 << 20;
+
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
@@ -105,7 +108,7 @@ pub fn generate(
     let mut decoder = Decoder::new(engine, request.sampling);
     request.prompt.iter().for_each(|token| decoder.observe(*token));
     let mut text = Text { stream, stops: StopStrings::new(request.stops), piece: String::new(), out: String::new() };
-    let mut tokens = Vec::with_capacity(request.max_tokens.min(engine.context()));
+    let mut tokens = Vec::with_capacity(request.max_tokens.min(engine.context()).min(MOST_RESERVED));
     if request.max_tokens == 0 {
         return Ok(Outcome { tokens, finish: Finish::Length, first: Duration::ZERO, rest: Duration::ZERO });
     }

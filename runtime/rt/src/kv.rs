@@ -3,7 +3,7 @@
 //!
 //! The range is reserved whole and committed by the system page by page, as it is written.
 
-use llmc_abi::manifest::KvInfo;
+use llmc_abi::manifest::{Keep, KvInfo};
 
 use crate::error::{Error, Result};
 use crate::sys::mmap::Mapping;
@@ -21,8 +21,11 @@ pub struct KvCache {
 
 #[derive(Clone, Default)]
 struct Sequence {
+    /// Positions held.
     positions: usize,
     blocks: usize,
+    /// Pages that were forgotten behind the first ones.
+    forgotten: usize,
 }
 
 /// Bytes of a cache for `sequences` sequences of `positions` positions, rounded up to whole pages.
@@ -61,6 +64,41 @@ impl KvCache {
     /// Positions that a sequence holds.
     pub fn positions(&self, sequence: usize) -> usize {
         self.sequences[sequence].positions
+    }
+
+    /// Positions that a sequence had and no longer holds.
+    pub fn forgotten(&self, sequence: usize) -> usize {
+        self.sequences[sequence].forgotten * self.page_positions
+    }
+
+    /// Forgets pages that the next token of a sequence does not see; the ones behind move up.
+    pub fn slide(&mut self, sequence: usize, keep: Keep) {
+        let held = &self.sequences[sequence];
+        let pages = keep.forgotten(held.positions / self.page_positions);
+        let pages = pages.min(held.blocks.saturating_sub(keep.sinks));
+        for _ in 0..pages {
+            let blocks = self.sequences[sequence].blocks;
+            let page = self.row_mut(sequence)[keep.sinks];
+            self.row_mut(sequence).copy_within(keep.sinks + 1..blocks, keep.sinks);
+            self.free.push(page);
+            let held = &mut self.sequences[sequence];
+            held.blocks -= 1;
+            held.positions -= self.page_positions;
+            held.forgotten += 1;
+        }
+    }
+
+    /// Goes back to the first `length` positions that a sequence had, or to none where a page is forgotten that
+    /// the next token would see. Gives how many are left.
+    pub fn rewind(&mut self, sequence: usize, length: usize, keep: Option<Keep>) -> usize {
+        let forgotten = self.sequences[sequence].forgotten;
+        let unseen = keep.map_or(0, |keep| keep.forgotten(length / self.page_positions));
+        if forgotten > unseen {
+            self.truncate(sequence, 0);
+            return 0;
+        }
+        self.truncate(sequence, length - forgotten * self.page_positions);
+        length.min(self.positions(sequence) + self.forgotten(sequence))
     }
 
     /// Most positions that a sequence can hold.
@@ -111,6 +149,9 @@ impl KvCache {
         let sequence = &mut self.sequences[sequence];
         sequence.blocks = sequence.blocks.min(keep);
         sequence.positions = sequence.positions.min(positions);
+        if positions == 0 {
+            sequence.forgotten = 0;
+        }
     }
 
     /// Pages of a sequence, in the order of its blocks.
@@ -150,7 +191,7 @@ mod tests {
     use super::*;
 
     fn info() -> KvInfo {
-        KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 256 }
+        KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 256, keep: None }
     }
 
     #[test]
@@ -168,6 +209,27 @@ mod tests {
         kv.truncate(0, 0);
         kv.truncate(1, 0);
         assert_eq!(kv.free_pages(), 6);
+    }
+
+    #[test]
+    fn pages_between_the_first_and_the_last_are_forgotten() {
+        let keep = Keep { sinks: 1, window: 2 };
+        let mut kv = KvCache::new(&info(), 20, 1).expect("fits");
+        kv.grow(0, 12).expect("fits");
+        let pages = kv.pages(0).to_vec();
+        // The next token begins the fourth page: the second one is out of sight.
+        kv.slide(0, keep);
+        assert_eq!((kv.positions(0), kv.forgotten(0), kv.pages(0)), (8, 4, &[pages[0], pages[2]][..]));
+        kv.slide(0, keep);
+        assert_eq!((kv.positions(0), kv.forgotten(0)), (8, 4));
+        kv.grow(0, 9).expect("fits");
+        assert_eq!(kv.pages(0), [pages[0], pages[2], pages[1]]);
+        // A token at 12 sees what is held, one at 11 would see the page that is gone.
+        assert_eq!((kv.rewind(0, 12, Some(keep)), kv.positions(0)), (12, 8));
+        assert_eq!((kv.rewind(0, 11, Some(keep)), kv.positions(0), kv.forgotten(0)), (0, 0, 0));
+        assert_eq!(kv.free_pages(), 5);
+        kv.grow(0, 7).expect("fits");
+        assert_eq!((kv.rewind(0, 5, Some(keep)), kv.rewind(0, 3, None), kv.positions(0)), (5, 3, 3));
     }
 
     #[test]

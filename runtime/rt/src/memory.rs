@@ -66,7 +66,12 @@ pub fn choose_context(manifest: &Manifest, request: &Request) -> Result<usize> {
 ///
 /// As [`choose_context`].
 pub fn choose(manifest: &Manifest, request: &Request, available: Option<u64>) -> Result<usize> {
-    let limit = manifest.model.context;
+    let limit = manifest.kv.held(manifest.model.context, manifest.step.tokens);
+    if manifest.kv.keep.is_some() && request.context.is_some() {
+        return Err(Error::usage(format!(
+            "--ctx-size: the model was compiled to keep {limit} positions of a text of any length; leave --ctx-size out"
+        )));
+    }
     let wanted = request.context.unwrap_or(limit);
     if wanted == 0 || limit == 0 {
         return Err(Error::usage("a context of 0 positions holds nothing; give --ctx-size 1 or more"));
@@ -88,7 +93,7 @@ pub fn choose(manifest: &Manifest, request: &Request, available: Option<u64>) ->
     // A context asked for is given or refused; the model's own is capped to what fits.
     let most = largest(wanted, fits);
     match request.context {
-        None if most > 0 => Ok(most),
+        None if most > 0 && manifest.kv.keep.is_none() => Ok(most),
         _ => Err(refusal(wanted, need(wanted), available, most)),
     }
 }
@@ -134,7 +139,7 @@ mod tests {
         Manifest {
             model: ModelInfo { vocab: 100, context: 64, ..Default::default() },
             step: StepInfo { tokens: 8, rows: 2 },
-            kv: KvInfo { dtype: "f16".into(), page_positions: 16, page_bytes: 1000 },
+            kv: KvInfo { dtype: "f16".into(), page_positions: 16, page_bytes: 1000, keep: None },
             variants: vec![VariantInfo { arena_bytes: 500, worker_bytes: 10, ..Default::default() }],
             ..Default::default()
         }

@@ -15,7 +15,7 @@ use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, Runner, Step
 use llmc_tests::weights;
 use std::path::Path;
 
-const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64 };
+const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64, keep: None };
 const TOLERANCE: f32 = 1e-4;
 
 fn planned(name: &str, build: BuildOptions, fuel: Option<u32>) -> Model {

@@ -15,7 +15,7 @@ const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 
 #[test]
 fn kernels_read_what_the_graph_stores() {
-    let build = BuildOptions { activations: Activations::F32, kv: DType::I8, ctx: 64 };
+    let build = BuildOptions { activations: Activations::F32, kv: DType::I8, ctx: 64, keep: None };
     // Several query heads for each key head, norms of heads, sliding windows, no rotary embedding.
     for name in ["llama2", "qwen3", "mistral", "gpt2"] {
         let folder = weights::model(name, "config.json", &Path::new(TEMPORARY).join("cache"));

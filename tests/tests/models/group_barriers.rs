@@ -105,7 +105,7 @@ const START: usize = 150;
 
 /// A variant of a fixture's step for a target, in groups of `threads` threads.
 fn planned(fixture: &str, threads: usize, (target, variant): (&str, usize)) -> Model {
-    let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: CTX };
+    let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: CTX, keep: None };
     Model { variant, ..Model::new(&folder(fixture), &planning_for(target, build, Choice::default(), threads)) }
 }
 

@@ -89,7 +89,7 @@ pub fn backends() -> Vec<(Box<dyn Backend>, usize)> {
 }
 
 fn planned(name: &str, kv: DType, vector_bytes: usize) -> Model {
-    let build = BuildOptions { activations: Activations::F32, kv, ctx: 64 };
+    let build = BuildOptions { activations: Activations::F32, kv, ctx: 64, keep: None };
     Model::new(&model(name), &Planning::plain(build, vector_bytes, 64))
 }
 

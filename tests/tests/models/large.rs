@@ -51,7 +51,7 @@ fn bits(v: f32) -> [u8; 2] {
 fn weights_past_2_to_the_31_elements() {
     let rows = [0, 1, VOCAB / 2 + 5, VOCAB - PANEL - 1, VOCAB - PANEL, VOCAB - 1];
     for (backend, vector_bytes) in backends() {
-        let build = BuildOptions { activations: Activations::Bf16, kv: llmc_ir::DType::F16, ctx: 32 };
+        let build = BuildOptions { activations: Activations::Bf16, kv: llmc_ir::DType::F16, ctx: 32, keep: None };
         let how = Planning::plain(build, vector_bytes, rows.len());
         let model = Model::without_weights(&mut module(), &how, VOCAB);
         let item = &model.plan.weights.items[0].item;

@@ -11,3 +11,4 @@ mod pruning;
 mod quantized;
 mod rewriting;
 mod trained;
+mod windows;

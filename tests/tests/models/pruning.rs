@@ -18,7 +18,7 @@ use llmc_tests::weights;
 use std::path::Path;
 
 const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
-const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64 };
+const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DType::F32, ctx: 64, keep: None };
 const FAMILIES: [&str; 3] = ["llama2", "qwen3", "gpt2"];
 
 fn opened(name: &str) -> Opened {
@@ -63,7 +63,7 @@ fn meaning(module: &Module, params: &dyn ParamSource, ids: &[i32]) -> Vec<f32> {
 fn kernels_of_pruned_models_compute_what_the_graph_means() {
     let stored = (F32, Choice::default(), ROUNDING);
     let bf16 = BuildOptions { activations: Activations::Bf16, ..F32 };
-    let w4 = (bf16, Choice { weights: Some(Scheme::W4), rows: Some(DType::I8) }, EDGES);
+    let w4 = (bf16, Choice::of(Scheme::W4), EDGES);
     for name in FAMILIES {
         let (opened, ids) = (opened(name), ids(name));
         for (build, choice, tolerance) in [stored, w4] {

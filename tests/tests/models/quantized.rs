@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// Every scheme that has kernels, groups of every size.
-pub const SCHEMES: [Scheme; 11] = [
+pub const SCHEMES: [Scheme; 14] = [
     Scheme::W8A8,
     Scheme::W8 { group: 32 },
     Scheme::W8 { group: 128 },
@@ -32,6 +32,9 @@ pub const SCHEMES: [Scheme; 11] = [
     Scheme::Int4 { group: 64 },
     Scheme::Int4Asym { group: 32 },
     Scheme::Int4Asym { group: 128 },
+    Scheme::Nf4 { group: 32 },
+    Scheme::Nf4 { group: 64 },
+    Scheme::Fp8,
 ];
 
 fn model(name: &str) -> PathBuf {
@@ -125,9 +128,11 @@ fn bits_depend_on_nothing_but_the_sequence() {
 fn the_interpreter_finds_nothing() {
     let prompt = prompt("llama2");
     let ids = &prompt.ids[..17];
-    let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: 64 };
-    for scheme in [Scheme::W8A8, Scheme::W4, Scheme::W5, Scheme::Int4Asym { group: 64 }] {
-        let choice = Choice { weights: Some(scheme), rows: Some(DType::I8) };
+    let build = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: 64, keep: None };
+    for scheme in
+        [Scheme::W8A8, Scheme::W4, Scheme::W5, Scheme::Int4Asym { group: 64 }, Scheme::Nf4 { group: 64 }, Scheme::Fp8]
+    {
+        let choice = Choice::of(scheme);
         let (backend, vector_bytes) = backends().swap_remove(0);
         let how = Planning { choice, ..Planning::plain(build, vector_bytes, 20) };
         let model = Model::new(&model("llama2"), &how);

@@ -5,6 +5,7 @@ use crate::cli::PlanArgs;
 use crate::compile::{self, Front};
 use crate::error::Result;
 use crate::progress::Progress;
+use llmc_abi::manifest::KvInfo;
 use llmc_lower::Plan;
 use llmc_passes::TargetFacts;
 use std::fmt::Write;
@@ -95,13 +96,14 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
 /// Memory of the first variant with one sequence of the whole context.
 fn memory(front: &Front, plan: &Plan, threads: usize) -> Memory {
     let scratch = plan.variants[0].scratch;
-    let pages = front.build.ctx.div_ceil(plan.kv.page_positions) as u64;
+    let kv = KvInfo { keep: front.build.keep, ..plan.kv.clone() };
+    let pages = kv.held(front.build.ctx, plan.step.tokens).div_ceil(kv.page_positions) as u64;
     Memory {
         weights: plan.weights.bytes as u64,
         tokenizer: front.opened.tokenizer_json.as_ref().map_or(0, |t| t.len() as u64 / 2),
         arena: scratch.arena_bytes as u64,
         workers: (scratch.worker_bytes * threads) as u64,
-        kv: pages * plan.kv.page_bytes as u64,
+        kv: pages * kv.page_bytes as u64,
         logits: (plan.step.rows * front.opened.spec.vocab * 4) as u64,
     }
 }

@@ -6,21 +6,28 @@ use super::common::{Args, bad, cache, dot, floats, ints, kv_position_bytes, traf
 use super::{Cost, Op, Real, Sizes, tensor};
 use crate::error::{Error, Result};
 use crate::interp::{KvCache, RtValue};
-use crate::types::{DType, TensorType, Type};
+use crate::types::{DType, Dim, TensorType, Type};
 
 /// Type rule: `(q f32[n,Hq,hd], kv, positions i32[n], seqs i32[n]) -> f32[n,Hq,hd]`.
 pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
+    let Op::Attention { scale, window, softcap } = op else { return Err(bad(op, "is not attention")) };
     let args = Args::new(op, operands, &["q", "kv", "positions", "seqs"])?;
-    check_attributes(op)?;
+    check_attributes(op, *scale, *window, *softcap)?;
+    let (rows, ..) = check_operands(&args)?;
+    let index = TensorType::new(DType::I32, [rows]);
+    args.exactly(2, &index)?;
+    args.exactly(3, &index)?;
+    Ok(vec![operands[0].clone()])
+}
+
+/// Checks queries against the cache: number of tokens, query heads, elements of a head.
+pub(super) fn check_operands(args: &Args<'_>) -> Result<(Dim, usize, usize)> {
     let (rows, heads, head_dim) = args.heads(0)?;
     let kv = args.kv(1)?;
     if kv.head_dim != head_dim || heads % kv.heads != 0 {
         return Err(args.wrong(1, format_args!("heads that divide {heads}, of {head_dim} elements as in q")));
     }
-    let index = TensorType::new(DType::I32, [rows]);
-    args.exactly(2, &index)?;
-    args.exactly(3, &index)?;
-    Ok(vec![operands[0].clone()])
+    Ok((rows, heads, head_dim))
 }
 
 /// Reference meaning.
@@ -51,12 +58,12 @@ pub(crate) fn cost(op: &Op, operands: &[&Type], sizes: Sizes) -> Cost {
     cost
 }
 
-fn check_attributes(op: &Op) -> Result<()> {
-    let Op::Attention { scale, window, softcap } = op else { return Err(bad(op, "is not attention")) };
+/// Checks what all kinds of attention have.
+pub(super) fn check_attributes(op: &Op, scale: Real, window: Option<usize>, softcap: Option<Real>) -> Result<()> {
     if !scale.get().is_finite() {
         return Err(bad(op, format!("scale={scale:?} is not finite")));
     }
-    if *window == Some(0) {
+    if window == Some(0) {
         return Err(bad(op, "window=0, expected at least 1 position"));
     }
     match softcap {
@@ -78,20 +85,29 @@ fn visible(kv: &KvCache, seq: i32, position: i32, window: Option<usize>) -> Resu
     Ok(seen)
 }
 
+/// The score of a query with a key that it sees.
+pub(super) fn visible_score(query: &[f32], key: &[f32], scale: Real, softcap: Option<Real>) -> f64 {
+    let s = dot(query, key) * f64::from(scale.get());
+    softcap.map_or(s, |c| f64::from(c.get()) * libm::tanh(s / f64::from(c.get())))
+}
+
 /// Softmax of the scores of one head, times the values. `first` is where the head starts in a row.
 fn attend(query: &[f32], seen: &[&Row], first: usize, scale: Real, softcap: Option<Real>, out: &mut Vec<f32>) {
     let range = first..first + query.len();
-    let score = |key: &[f32]| {
-        let s = dot(query, &key[range.clone()]) * f64::from(scale.get());
-        softcap.map_or(s, |c| f64::from(c.get()) * libm::tanh(s / f64::from(c.get())))
-    };
-    let scores: Vec<f64> = seen.iter().map(|(key, _)| score(key)).collect();
+    let scores: Vec<f64> =
+        seen.iter().map(|(key, _)| visible_score(query, &key[range.clone()], scale, softcap)).collect();
+    let values: Vec<&[f32]> = seen.iter().map(|(_, value)| &value[range.clone()]).collect();
+    mix(&scores, &values, out);
+}
+
+/// Appends the values weighted by the softmax of the scores.
+pub(super) fn mix(scores: &[f64], values: &[&[f32]], out: &mut Vec<f32>) {
     let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| libm::exp(s - highest)).collect();
     let total: f64 = weights.iter().sum();
-    let mut sums = vec![0f64; query.len()];
-    for (weight, (_, value)) in weights.iter().zip(seen) {
-        for (sum, v) in sums.iter_mut().zip(&value[range.clone()]) {
+    let mut sums = vec![0f64; values.first().map_or(0, |v| v.len())];
+    for (weight, value) in weights.iter().zip(values) {
+        for (sum, v) in sums.iter_mut().zip(*value) {
             *sum += weight * f64::from(*v);
         }
     }

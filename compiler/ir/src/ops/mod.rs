@@ -173,8 +173,9 @@ ops! {
     /// LayerNorm over the last dimension: `(x f32[..,d], scale [d], bias [d])`.
     LayerNorm "layer_norm" layer_norm { eps: Real }
     /// Angles of a rotary embedding: `(positions i32[T], inv_freq [r/2]) -> f32[T,r]`, cosines then
-    /// sines of `position * inv_freq` (rounded to f32 first), times `scaling`.
-    RopeTable "rope_table" rope_table { scaling: Real }
+    /// sines of `position * inv_freq` (rounded to f32 first), times `scaling`. With a period, positions
+    /// count within it.
+    RopeTable "rope_table" rope_table { scaling: Real, period: Option<usize> }
     /// Rotary embedding of heads: `(x f32[T,H,hd], table f32[T,rotary_dim]) -> f32[T,H,hd]`.
     Rope "rope" rope { rotary_dim: usize, interleaved: bool }
     /// Stores keys and values: `(kv, k f32[T,H,hd], v f32[T,H,hd], positions i32[T], seqs i32[T]) -> kv`.
@@ -183,6 +184,14 @@ ops! {
     /// `(q f32[T,Hq,hd], kv, positions i32[T], seqs i32[T]) -> f32[T,Hq,hd]`. With a window, a token at
     /// position p sees positions p-window+1..=p.
     Attention "attention" attention { scale: Real, window: Option<usize>, softcap: Option<Real> }
+    /// Attention of each token to the `sinks` first and the `window` last pages of its own sequence, its own
+    /// page included: `(q, kv, positions, seqs, turns f32[(sinks+window)*rotary_dim])`. Queries and keys
+    /// are turned by their places in their pages; row d of `turns` has the angles of d pages. With a
+    /// reach, a token at position p sees no position before p-reach+1.
+    SinkAttention "sink_attention" sink_attention {
+        scale: Real, softcap: Option<Real>, reach: Option<usize>, page: usize, sinks: usize, window: usize,
+        rotary_dim: usize, interleaved: bool,
+    }
     /// A matmul with prologue and epilogue; see [`LinearSpec`].
     Linear "linear" linear { prologue: Prologue, round: Option<DType>, epilogue: Vec<Epilogue> }
     /// Joined Q, K and V with the KV store; see [`QkvSpec`].

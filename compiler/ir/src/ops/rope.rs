@@ -22,19 +22,26 @@ pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
 pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
     let Op::Rope { rotary_dim, interleaved } = op else { return Err(bad(op, "is not rope")) };
     let (x, table) = (tensor(operands, 0)?, floats(operands, 1)?);
-    let (heads, head_dim, half) = (x.shape[1], x.shape[2], rotary_dim / 2);
-    let mut out = x.as_f32()?.to_vec();
-    for (head, values) in out.chunks_exact_mut(head_dim).enumerate() {
-        let (cosines, sines) = table[head / heads * rotary_dim..][..*rotary_dim].split_at(half);
-        for i in 0..half {
-            let (a, b) = if *interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
-            let (x1, x2) = (f64::from(values[a]), f64::from(values[b]));
-            let (cos, sin) = (f64::from(cosines[i]), f64::from(sines[i]));
-            values[a] = (x1 * cos - x2 * sin) as f32;
-            values[b] = (x2 * cos + x1 * sin) as f32;
-        }
+    let (heads, head_dim) = (x.shape[1], x.shape[2]);
+    let mut out = Vec::with_capacity(x.as_f32()?.len());
+    for (head, values) in x.as_f32()?.chunks_exact(head_dim).enumerate() {
+        out.extend(turned(values, &table[head / heads * rotary_dim..][..*rotary_dim], *interleaved));
     }
     result(&x.shape, out)
+}
+
+/// A head turned by `angles`: cosines, then sines, of as many elements as rotate.
+pub(super) fn turned(head: &[f32], angles: &[f32], interleaved: bool) -> Vec<f32> {
+    let (half, mut out) = (angles.len() / 2, head.to_vec());
+    let (cosines, sines) = angles.split_at(half);
+    for i in 0..half {
+        let (a, b) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
+        let (x1, x2) = (f64::from(out[a]), f64::from(out[b]));
+        let (cos, sin) = (f64::from(cosines[i]), f64::from(sines[i]));
+        out[a] = (x1 * cos - x2 * sin) as f32;
+        out[b] = (x2 * cos + x1 * sin) as f32;
+    }
+    out
 }
 
 /// Bytes and flops.

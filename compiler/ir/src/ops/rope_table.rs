@@ -11,7 +11,10 @@ use crate::types::{DType, Dim, TensorType, Type};
 
 /// Type rule: `(positions i32[n], inv_freq [r/2]) -> f32[n,r]`.
 pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
-    let Op::RopeTable { scaling } = op else { return Err(bad(op, "is not rope_table")) };
+    let Op::RopeTable { scaling, period } = op else { return Err(bad(op, "is not rope_table")) };
+    if *period == Some(0) {
+        return Err(bad(op, "period=0, expected at least 1 position"));
+    }
     if !scaling.get().is_finite() {
         return Err(bad(op, format!("scaling={scaling:?} is not finite")));
     }
@@ -27,12 +30,13 @@ pub(crate) fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>> {
 
 /// Reference meaning.
 pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
-    let Op::RopeTable { scaling } = op else { return Err(bad(op, "is not rope_table")) };
+    let Op::RopeTable { scaling, period } = op else { return Err(bad(op, "is not rope_table")) };
     let (positions, frequencies) = (ints(operands, 0)?, floats(operands, 1)?);
     let width = 2 * frequencies.len();
     let mut out = Vec::with_capacity(positions.len() * width);
     for p in positions {
-        let angles = frequencies.iter().map(|f| f64::from(*p as f32 * f));
+        let p = period.map_or(i64::from(*p), |period| i64::from(*p) % period as i64);
+        let angles = frequencies.iter().map(|f| f64::from(p as f32 * f));
         out.extend(angles.clone().map(|a| libm::cos(a) as f32 * scaling.get()));
         out.extend(angles.map(|a| libm::sin(a) as f32 * scaling.get()));
     }
@@ -50,15 +54,24 @@ mod tests {
 
     #[test]
     fn cosines_then_sines() {
-        let table = run("rope_table{scaling=2.0}", &[i(&[2]), f(&[2], &[1.0, 0.5])]);
+        let table = run("rope_table{scaling=2.0, period=none}", &[i(&[2]), f(&[2], &[1.0, 0.5])]);
         close(&table, &[-0.832_293_7, 1.080_604_6, 1.818_594_9, 1.682_942]);
-        assert_eq!(infer("rope_table{scaling=1.0}", &["i32[T]", "f32[8]"]), "f32[T,16]");
-        assert!(infer("rope_table{scaling=1.0}", &["i32[T]", "f32[8,1]"]).contains("a vector"));
+        assert_eq!(infer("rope_table{scaling=1.0, period=none}", &["i32[T]", "f32[8]"]), "f32[T,16]");
+        assert!(infer("rope_table{scaling=1.0, period=none}", &["i32[T]", "f32[8,1]"]).contains("a vector"));
+    }
+
+    #[test]
+    fn positions_count_within_a_period() {
+        let of = |p: i32, period: &str| {
+            run(&format!("rope_table{{scaling=1.0, period={period}}}"), &[i(&[p]), f(&[2], &[1.0, 0.5])])
+        };
+        assert_eq!((of(37, "32"), of(32, "32")), (of(5, "none"), of(0, "none")));
+        assert!(infer("rope_table{scaling=1.0, period=0}", &["i32[T]", "f32[8]"]).contains("period=0"));
     }
 
     #[test]
     fn the_angle_is_an_f32() {
-        let table = run("rope_table{scaling=1.0}", &[i(&[100_000]), f(&[1], &[0.1])]);
+        let table = run("rope_table{scaling=1.0, period=none}", &[i(&[100_000]), f(&[1], &[0.1])]);
         close(&table, &[-0.952_155_37, -0.305_614_4]);
     }
 }

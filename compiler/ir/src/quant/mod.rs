@@ -94,10 +94,12 @@ impl Scheme {
     }
 
     /// The weights with 0 for those that are not finite. Where scales are binary16, weights beyond
-    /// 2^40 become that: all formats saturate far below, and squares stay finite.
+    /// 2^40 become that: all formats saturate far below, and squares stay finite. Beyond 2^120 they
+    /// become that for Fp8, so that kernels may move powers of two between values and scales.
     fn sanitized(self, rows: &[f32]) -> Cow<'_, [f32]> {
         let limit = match self {
-            Scheme::W8A8 | Scheme::Fp8 => f32::MAX,
+            Scheme::W8A8 => f32::MAX,
+            Scheme::Fp8 => 1.329_228e36,
             _ => 1_099_511_627_776.0,
         };
         if rows.iter().all(|v| v.abs() <= limit) {

@@ -155,6 +155,11 @@ impl Scheme {
         }
     }
 
+    /// Whether codes stand for floating-point numbers, which a product multiplies as such.
+    pub fn is_float(self) -> bool {
+        matches!(self, Scheme::Nf4 { .. } | Scheme::Fp8)
+    }
+
     /// The integer that `code` stands for; see [`Scheme::grid_params`].
     pub fn grid(self, code: u8) -> i32 {
         let (mul, offset) = self.grid_params();

@@ -8,6 +8,7 @@
 pub mod at;
 pub mod codes;
 mod float;
+pub mod float_codes;
 pub mod pairs;
 pub mod quant;
 pub mod quant_row;

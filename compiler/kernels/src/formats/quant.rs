@@ -5,9 +5,10 @@
 //! rows padded with zeros never see.
 
 use super::codes::{self, BLOCK};
+use super::float_codes;
 use crate::kir::{Builder, Cast, Elem, Hint, Ty, Val};
 use crate::layout::{ALIGN, LANES, PANEL};
-use llmc_ir::quant::{Encoded, Scheme};
+use llmc_ir::quant::{Encoded, Scheme, TABLE};
 
 /// k elements that share a row of the table of [`Scheme::W4`], in a tile of four rows.
 pub const TILE: usize = 8;
@@ -51,6 +52,24 @@ impl QuantLayout {
                 assert_eq!(mul, 1, "{scheme}: codes are consecutive integers");
                 offset
             }
+        }
+    }
+
+    /// Bytes of the table that values are looked up in, of a scheme that has one.
+    pub fn table_bytes(scheme: Scheme) -> Option<usize> {
+        match scheme {
+            Scheme::W4 => Some(size_of_val(&TABLE)),
+            Scheme::Nf4 { .. } => Some(float_codes::TABLE_BYTES),
+            _ => None,
+        }
+    }
+
+    /// That table as products read it. Integers of W4 are unsigned, 128 added.
+    pub fn table(scheme: Scheme) -> Vec<u8> {
+        match scheme {
+            Scheme::W4 => TABLE.iter().flatten().map(|v| (i16::from(*v) + 128) as u8).collect(),
+            Scheme::Nf4 { .. } => float_codes::table(),
+            _ => vec![],
         }
     }
 
@@ -186,10 +205,11 @@ impl QuantLayout {
 
     fn store_codes(&self, row: usize, codes: &[u8], out: &mut [u8]) {
         let bits = self.scheme.code_bits();
+        let store = if self.scheme.is_float() { float_codes::store } else { codes::store };
         let blocks = out[self.codes()..].chunks_exact_mut(self.block_bytes());
         for (block, codes) in blocks.zip(codes.chunks(BLOCK)) {
             for (k, code) in codes.iter().enumerate() {
-                codes::store(bits, block, row, k, *code);
+                store(bits, block, row, k, *code);
             }
         }
     }

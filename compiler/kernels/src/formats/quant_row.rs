@@ -1,6 +1,7 @@
 //! Decoding of one row of a quantized weight, element by element.
 
 use super::codes::{BLOCK, Block, STEP};
+use super::float_codes::FloatCodes;
 use super::quant::{QuantLayout, TILE_ROWS};
 use crate::env::{Env, WARP};
 use crate::kir::{Cast, Cond, Ty, Val};
@@ -48,6 +49,9 @@ impl QuantRow {
     /// The first `len` elements of a block (i64).
     fn block(&self, env: &mut Env, block: Val, len: usize, to: Val) {
         let to = env.at(to, block, 4 * BLOCK);
+        if self.layout.scheme.is_float() {
+            return self.floats(env, block, len, to);
+        }
         let codes = env.b.ptr_add_const(self.panel, self.layout.codes());
         let codes = env.at(codes, block, self.layout.block_bytes());
         let codes = env.at(codes, self.lane, STEP);
@@ -63,6 +67,16 @@ impl QuantRow {
             let value = self.integer(env, code, zero);
             let value = env.b.cast(Cast::IntToFloat, value, Ty::F32);
             let value = env.b.mul(value, scale);
+            env.b.store(value, to, 4 * k as i32);
+        }
+    }
+
+    /// The first `len` elements of a block whose codes stand for floating-point numbers.
+    fn floats(&self, env: &mut Env, block: Val, len: usize, to: Val) {
+        let codes = FloatCodes { layout: self.layout, table: self.values };
+        let (scale, _) = self.scale(env, block);
+        for k in 0..len {
+            let value = codes.element(&mut env.b, (self.panel, self.lane), (block, k), scale);
             env.b.store(value, to, 4 * k as i32);
         }
     }

@@ -7,6 +7,7 @@
 
 use super::gpu::{self, attention::Chunks};
 use super::kv::{KvCache, Part, lane_numbers};
+use super::rope::Rotation;
 use crate::env::{Count, Env, Rows, Scratch};
 use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
 use crate::layout::{LANES, PAGE};
@@ -27,6 +28,8 @@ pub struct AttentionKernel {
     pub scale: f32,
     /// Positions that a token sees, its own included.
     pub window: Option<usize>,
+    /// The pages that a token sees, where not all.
+    pub sinks: Option<Sinks>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     /// Query heads whose scores are in flight together.
@@ -35,6 +38,19 @@ pub struct AttentionKernel {
     pub values_in_flight: usize,
     /// Where the results of chunks of pages wait in a group.
     pub chunks: Option<Chunks>,
+}
+
+/// Attention to the first and the last pages of a sequence; see the op `sink_attention`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sinks {
+    /// First pages.
+    pub first: usize,
+    /// Last pages, the token's own included.
+    pub last: usize,
+    /// Offset in the call's weights of the angles of 0, 1, .. pages (f32, cosines then sines of each).
+    pub turns: usize,
+    /// How a query turns by them.
+    pub rotation: Rotation,
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
@@ -53,11 +69,13 @@ struct Seen {
     value_scales: Option<Vec<Val>>,
 }
 
-/// Frame memory of one item: scores of a page, accumulated values, and running maximum and sum.
+/// Frame memory of one item: scores of a page, accumulated values, running maximum and sum.
 struct Frame {
     scores: Val,
     values: Val,
     stats: Val,
+    /// Queries turned for a page.
+    turned: Option<Val>,
 }
 
 /// What one item works on.
@@ -101,6 +119,7 @@ impl AttentionKernel {
             scores: env.b.stack((group * PAGE * 4) as u32),
             values: env.b.stack((group * self.padded_head() * 4) as u32),
             stats: env.b.stack((group * 8) as u32),
+            turned: self.sinks.map(|_| env.b.stack((group * self.head_dim() * 4) as u32)),
         };
         let tokens = env.count(Count::Tokens);
         let items = env.b.mul_const(tokens, self.cache.layout.heads as i64);
@@ -128,8 +147,42 @@ impl AttentionKernel {
         let page = env.b.index(PAGE);
         let (lo, hi) = (env.b.div(first, page), env.b.div(last, page));
         let hi = env.b.add_const(hi, 1);
-        env.for_range(lo, hi, 1, |env, block| self.block(env, frame, item, block));
+        match (self.sinks, frame.turned) {
+            (Some(sinks), Some(turned)) => self.kept_blocks(env, frame, item, (sinks, turned), hi),
+            _ => env.for_range(lo, hi, 1, |env, block| self.block(env, frame, item, block)),
+        }
         self.finish(env, frame, item.out);
+    }
+
+    /// The first and the last pages of the `blocks` (i64) of a sequence, with queries turned by the number of
+    /// pages between.
+    fn kept_blocks(&self, env: &mut Env, frame: &Frame, item: Item, (sinks, turned): (Sinks, Val), blocks: Val) {
+        let (none, first, most) = (env.b.index(0), env.b.index(sinks.first), env.b.index(sinks.first + sinks.last));
+        let count = env.b.min(blocks, most);
+        let forgotten = env.b.sub(blocks, count);
+        env.for_range(none, count, 1, |env, i| {
+            let is_sink = env.b.cmp(Cond::Lt, i, first);
+            let moved = env.b.add(i, forgotten);
+            let block = env.b.select(is_sink, i, moved);
+            let behind = env.b.sub(count, i);
+            let pages = env.b.add_const(behind, -1);
+            self.turn(env, item.q, turned, (sinks, pages));
+            self.block(env, frame, Item { q: turned, ..item }, block);
+        });
+    }
+
+    /// Copies the queries of all heads at `q` to `to`, turned by the angles of a number of pages (i64).
+    fn turn(&self, env: &mut Env, q: Val, to: Val, (sinks, pages): (Sinks, Val)) {
+        for (e, lanes) in pieces(0, self.group() * self.head_dim()) {
+            let v = env.b.load(Ty { elem: Elem::F32, lanes: lanes as u16 }, q, 4 * e as i32);
+            env.b.store(v, to, 4 * e as i32);
+        }
+        let turns = env.b.ptr_add_const(env.weights, sinks.turns);
+        let angles = env.at(turns, pages, 4 * sinks.rotation.rotary_dim);
+        env.for_const(self.group(), 1, |env, g| {
+            let head = env.at(to, g, 4 * self.head_dim());
+            sinks.rotation.emit(env, head, angles);
+        });
     }
 
     fn clear(&self, env: &mut Env, frame: &Frame) {

@@ -7,7 +7,7 @@
 
 use super::byte_rows::ByteRow;
 use super::int_sums::{IntSums, Tokens};
-use super::product::{At, Product, VECTOR_BYTES};
+use super::product::{At, CodedWeights, Product, VECTOR_BYTES};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
@@ -15,15 +15,6 @@ use crate::kir::{Cast, Cond, Elem, Hint, Ty, Val};
 use crate::layout::{ALIGN, LANES};
 use crate::schedule::{Schedule, Tile};
 use llmc_ir::quant::Scheme;
-
-/// What an integer product has beside [`Product`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IntWeights {
-    /// Table of [`Scheme::W4`] in the call's weights.
-    pub table: Option<usize>,
-    /// Own scratch for the codes of a unit over [`Schedule::gemm_k_block`] elements of k.
-    pub codes: Place,
-}
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
 /// Bytes of a block of codes as products read them.
@@ -49,7 +40,7 @@ type Chunk = (Val, usize);
 
 impl<'a> IntProduct<'a> {
     /// The product of these weights.
-    pub(super) fn new(env: &mut Env, product: &'a Product, scheme: Scheme, weights: IntWeights) -> IntProduct<'a> {
+    pub(super) fn new(env: &mut Env, product: &'a Product, scheme: Scheme, weights: CodedWeights) -> IntProduct<'a> {
         let layout = QuantLayout { scheme, k: product.k };
         let table = weights.table.map(|offset| env.ptr(Place::Weights(offset)));
         let codes = env.ptr(weights.codes);

@@ -4,7 +4,6 @@ use crate::env::{Env, RowElem};
 use crate::formats::WeightFormat;
 use crate::kir::{Elem, Hint, Ty, Val};
 use crate::layout::LANES;
-use llmc_ir::quant::Scheme;
 
 /// What multiplies weights with elements of a row and adds to f32 sums, in one vector of a panel's
 /// rows.
@@ -23,12 +22,20 @@ impl Mac {
     /// the rows to hold; `None` if there is none.
     pub fn new(format: WeightFormat, values: RowElem) -> Option<(Mac, RowElem)> {
         match (format, values) {
-            (WeightFormat::Quant(Scheme::Nf4 { .. } | Scheme::Fp8), _) => None,
+            (WeightFormat::Quant(scheme), elem) if scheme.is_float() => Self::floats(elem),
             (WeightFormat::Quant(_), RowElem::Bytes) => Some((Mac::Dot4I8, RowElem::Bytes)),
             (WeightFormat::Quant(_), _) | (_, RowElem::Bytes) => None,
             (WeightFormat::Bf16, RowElem::Bf16) => Some((Mac::Dot2Bf16, RowElem::Bf16)),
-            (_, RowElem::F32) => Some((Mac::Fma, RowElem::F32)),
-            (_, RowElem::Bf16 | RowElem::Bf16InF32) => Some((Mac::Fma, RowElem::Bf16InF32)),
+            (_, elem) => Self::floats(elem),
+        }
+    }
+
+    /// The one for weights that are decoded to f32.
+    fn floats(values: RowElem) -> Option<(Mac, RowElem)> {
+        match values {
+            RowElem::Bytes => None,
+            RowElem::F32 => Some((Mac::Fma, RowElem::F32)),
+            RowElem::Bf16 | RowElem::Bf16InF32 => Some((Mac::Fma, RowElem::Bf16InF32)),
         }
     }
 

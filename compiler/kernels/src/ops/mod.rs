@@ -2,11 +2,12 @@
 
 pub mod attention;
 pub mod byte_rows;
+mod coded_product;
 pub mod embed;
 pub mod epilogue;
 pub mod gather;
 pub mod gpu;
-pub mod int_product;
+mod int_product;
 mod int_sums;
 pub mod kv;
 pub mod linear;

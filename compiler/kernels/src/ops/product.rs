@@ -4,9 +4,10 @@
 //! with zero, whatever the number of tokens: a GEMM tile takes several tokens and few panels, a
 //! GEMV one token and several panels, and both leave the same bits.
 
-use super::int_product::{IntProduct, IntWeights};
+use super::coded_product::CodedProduct;
+use super::int_product::IntProduct;
 use super::mac::Mac;
-use crate::env::Env;
+use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
 use crate::kir::{Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
@@ -25,8 +26,17 @@ pub struct Product {
     pub panels: usize,
     /// Bytes from one input row to the next.
     pub x_stride: usize,
-    /// Of an integer product.
-    pub int: Option<IntWeights>,
+    /// Of weights in few bits.
+    pub coded: Option<CodedWeights>,
+}
+
+/// What a product of weights in few bits has beside [`Product`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodedWeights {
+    /// Table of a scheme that looks values up, in the call's weights.
+    pub table: Option<usize>,
+    /// Own scratch for weights that a GEMM decodes: [`Product::code_bytes`].
+    pub codes: Place,
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
@@ -41,18 +51,53 @@ pub(super) struct At {
     pub raw: Val,
 }
 
+/// Rows `0..n` cut into tiles of a GEMM, and what is left.
+pub(super) struct Cut {
+    /// Tiles with their rows, which are a multiple of the tile.
+    pub tiles: Vec<(Tile, (Val, Val))>,
+    /// Rows that go through GEMV.
+    pub rest: (Val, Val),
+}
+
+impl Cut {
+    fn new(env: &mut Env, s: &Schedule, n: Val) -> Cut {
+        let mut first = env.b.index(0);
+        let mut tiles = vec![];
+        for tile in s.gemm {
+            let tokens = env.b.index(tile.tokens);
+            let left = env.b.sub(n, first);
+            let rest = env.b.rem(left, tokens);
+            let end = env.b.sub(n, rest);
+            tiles.push((*tile, (first, end)));
+            first = end;
+        }
+        Cut { tiles, rest: (first, n) }
+    }
+
+    /// All rows in tiles.
+    pub(super) fn tiled(&self) -> (Val, Val) {
+        (self.tiles.first().map_or(self.rest.0, |(_, rows)| rows.0), self.rest.0)
+    }
+}
+
 impl Product {
     /// Bytes of a raw row: the unit's panels one after another.
     pub fn raw_bytes(&self) -> usize {
         self.panels * VECTOR_BYTES
     }
 
-    /// Bytes of scratch for the codes that a GEMM decodes at a time.
+    /// Bytes of scratch for the weights that a GEMM decodes at a time: as integers in bytes or as f32.
     pub fn code_bytes(&self, s: &Schedule) -> usize {
         match self.format {
+            WeightFormat::Quant(scheme) if scheme.is_float() => self.panels * Self::decoded_k(s) * VECTOR_BYTES,
             WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.panels * s.gemm_k_block * PANEL,
             _ => 0,
         }
+    }
+
+    /// Elements of k that a GEMM decodes to f32 at a time.
+    pub(super) fn decoded_k(s: &Schedule) -> usize {
+        s.gemm_k_block / 4
     }
 
     fn panel_bytes(&self) -> usize {
@@ -62,20 +107,25 @@ impl Product {
     /// Emits the product of rows `0..n` at `x` with the unit's weights at `w` into `raw`.
     pub fn emit(&self, env: &mut Env, s: &Schedule, (x, w, raw): (Val, Val, Val), n: Val) {
         let at = At { x, w, raw };
-        if let (WeightFormat::Quant(scheme), Some(weights)) = (self.format, self.int) {
-            let int = IntProduct::new(env, self, scheme, weights);
-            return self.emit_int(env, s, &int, at, n);
+        match (self.format, self.coded) {
+            (WeightFormat::Quant(scheme), Some(weights)) if scheme.is_float() => {
+                let (coded, cut) = (CodedProduct::new(env, self, scheme, weights), Cut::new(env, s, n));
+                coded.emit(env, s, at, &cut);
+            }
+            (WeightFormat::Quant(scheme), Some(weights)) => {
+                let int = IntProduct::new(env, self, scheme, weights);
+                self.emit_int(env, s, &int, at, n);
+            }
+            _ => self.emit_float(env, s, at, n),
         }
-        let mut first = env.b.index(0);
-        for tile in s.gemm {
-            let tokens = env.b.index(tile.tokens);
-            let left = env.b.sub(n, first);
-            let rest = env.b.rem(left, tokens);
-            let end = env.b.sub(n, rest);
-            self.gemm(env, s, *tile, at, (first, end));
-            first = end;
+    }
+
+    fn emit_float(&self, env: &mut Env, s: &Schedule, at: At, n: Val) {
+        let cut = Cut::new(env, s, n);
+        for (tile, rows) in &cut.tiles {
+            self.gemm(env, s, *tile, at, *rows);
         }
-        self.gemv(env, s, at, (first, n));
+        self.gemv(env, s, at, cut.rest);
     }
 
     fn emit_int(&self, env: &mut Env, s: &Schedule, int: &IntProduct<'_>, at: At, n: Val) {
@@ -108,7 +158,8 @@ impl Product {
         }
     }
 
-    fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val)) {
+    /// Sets the sums of rows to zero.
+    pub(super) fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val)) {
         let zero = env.b.float(VECTOR, 0.0);
         env.for_range(first, end, 1, |env, r| {
             let row = env.at(raw, r, self.raw_bytes());
@@ -190,18 +241,22 @@ impl Product {
 }
 
 /// The blocks of k that a GEMM takes one after another.
-struct GemmBlocks<'a> {
-    product: &'a Product,
-    tile: Tile,
-    at: At,
-    rows: (Val, Val),
+pub(super) struct GemmBlocks<'a> {
+    /// The product, in a float format.
+    pub product: &'a Product,
+    /// The tile.
+    pub tile: Tile,
+    /// Where all its rows, its weights and its result are.
+    pub at: At,
+    /// The rows that are cut into such tiles.
+    pub rows: (Val, Val),
     /// Whether the sums begin in the block that is emitted, and nothing waits in `raw`.
-    fresh: bool,
+    pub fresh: bool,
 }
 
 impl GemmBlocks<'_> {
     /// All tiles over `k_len` elements from `k0`.
-    fn emit(&self, env: &mut Env, k0: Val, k_len: usize) {
+    pub(super) fn emit(&self, env: &mut Env, k0: Val, k_len: usize) {
         let p = self.product;
         let x = env.at(self.at.x, k0, p.mac.row_elem_bytes());
         let w = env.at(self.at.w, k0, p.format.step_bytes() / p.format.k_step());

@@ -54,6 +54,8 @@ pub struct RopeTableKernel {
     pub table: Rows,
     /// Factor on cosines and sines.
     pub scaling: f32,
+    /// Positions count within so many.
+    pub period: Option<usize>,
 }
 
 impl RopeTableKernel {
@@ -64,6 +66,13 @@ impl RopeTableKernel {
         let half = self.table.width / 2;
         env.own_rows(n, |env, t| {
             let position = env.step_index("positions", t);
+            let position = match self.period {
+                None => position,
+                Some(period) => {
+                    let period = env.b.index(period);
+                    env.b.rem(position, period)
+                }
+            };
             let position = env.b.cast(Cast::IntToFloat, position, Ty::F32);
             let (freqs, row) = (env.b.ptr_add_const(env.weights, self.inv_freq), env.row(&self.table, t));
             env.one_by_one(half, |env, i| {

@@ -1,6 +1,7 @@
 //! Attention, and the store of keys and values.
 
 use super::Selected;
+use super::pointwise::vector;
 use crate::block::Lowering;
 use crate::buffers::rows_of;
 use crate::error::Result;
@@ -8,9 +9,11 @@ use crate::plan::Context;
 use llmc_ir::ops::Op;
 use llmc_ir::{Graph, NodeId, Type, Value};
 use llmc_kernels::env::Place;
-use llmc_kernels::ops::attention::AttentionKernel;
+use llmc_kernels::layout::PAGE;
+use llmc_kernels::ops::attention::{AttentionKernel, Sinks};
 use llmc_kernels::ops::gpu::{self, attention::Chunks};
-use llmc_kernels::ops::kv::KvAppendKernel;
+use llmc_kernels::ops::kv::{KvAppendKernel, KvCache};
+use llmc_kernels::ops::rope::Rotation;
 
 /// Most tokens of a step whose pages a GPU cuts into chunks: with more there is work for all.
 const CHUNKED_TOKENS: usize = 16;
@@ -36,28 +39,17 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let cache = l.cache(node)?;
     match l.block.graph.op(node).clone() {
         Op::Attention { scale, window, softcap } => {
-            let q = l.rows(node, operands[0])?;
-            let chunks = match l.buffers.temp(node) {
-                Some((offset, _)) if l.cx.is_gpu => {
-                    let tokens = l.cx.limits.tokens.min(CHUNKED_TOKENS);
-                    let counters = l.take_counters(tokens * cache.layout.heads);
-                    let most = l.cx.limits.tokens;
-                    Some(Chunks { rows: Place::Arena(offset), counters, tokens, most })
-                }
-                _ => None,
-            };
-            Ok(Selected::Attention(AttentionKernel {
-                cache,
-                q,
-                out: l.rows(node, Value { node, slot: 0 })?,
-                heads: q.width / cache.layout.head_dim,
-                scale: scale.get(),
-                window,
-                softcap: softcap.map(|c| c.get()),
-                heads_in_flight: l.cx.schedule.attention_heads,
-                values_in_flight: l.cx.schedule.attention_values,
-                chunks,
-            }))
+            let seen = Seen { scale: scale.get(), softcap: softcap.map(|c| c.get()), window, sinks: None };
+            attend(l, node, cache, seen)
+        }
+        Op::SinkAttention { scale, softcap, reach, page, sinks: first, window: last, rotary_dim, interleaved } => {
+            if l.cx.is_gpu || page != PAGE {
+                return Err(l.error(node, format!("sees some pages of {page} positions, for which there is no kernel")));
+            }
+            let turns = vector(l, node, operands[4], (first + last) * rotary_dim)?;
+            let sinks = Sinks { first, last, turns, rotation: Rotation { rotary_dim, interleaved } };
+            let softcap = softcap.map(|c| c.get());
+            attend(l, node, cache, Seen { scale: scale.get(), softcap, window: reach, sinks: Some(sinks) })
         }
         Op::KvAppend {} => {
             let (k, v) = (l.rows(node, operands[1])?, l.rows(node, operands[2])?);
@@ -65,4 +57,39 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         }
         _ => Err(l.error(node, "does not touch the KV cache")),
     }
+}
+
+/// What kinds of attention differ in.
+struct Seen {
+    scale: f32,
+    softcap: Option<f32>,
+    window: Option<usize>,
+    sinks: Option<Sinks>,
+}
+
+fn attend(l: &mut Lowering<'_>, node: NodeId, cache: KvCache, seen: Seen) -> Result<Selected> {
+    let operands = l.block.graph.operands(node);
+    let q = l.rows(node, operands[0])?;
+    let chunks = match l.buffers.temp(node) {
+        Some((offset, _)) if l.cx.is_gpu => {
+            let tokens = l.cx.limits.tokens.min(CHUNKED_TOKENS);
+            let counters = l.take_counters(tokens * cache.layout.heads);
+            let most = l.cx.limits.tokens;
+            Some(Chunks { rows: Place::Arena(offset), counters, tokens, most })
+        }
+        _ => None,
+    };
+    Ok(Selected::Attention(AttentionKernel {
+        cache,
+        q,
+        out: l.rows(node, Value { node, slot: 0 })?,
+        heads: q.width / cache.layout.head_dim,
+        scale: seen.scale,
+        window: seen.window,
+        sinks: seen.sinks,
+        softcap: seen.softcap,
+        heads_in_flight: l.cx.schedule.attention_heads,
+        values_in_flight: l.cx.schedule.attention_values,
+        chunks,
+    }))
 }

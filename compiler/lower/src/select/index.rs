@@ -5,9 +5,9 @@ use crate::block::Lowering;
 use crate::error::Result;
 use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::Op;
-use llmc_ir::quant::Scheme;
 use llmc_ir::{NodeId, Value};
 use llmc_kernels::WeightFormat;
+use llmc_kernels::formats::quant::QuantLayout;
 use llmc_kernels::ops::embed::EmbedKernel;
 use llmc_kernels::ops::gather::GatherKernel;
 use llmc_kernels::ops::rope::RopeTableKernel;
@@ -27,8 +27,12 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
             let layout = PackLayout::Panels { format, k: out.width, units: Units::plain(n, 1) };
             let index = l.step_array(node, operands[1])?;
             let table = l.place(vec![expr], layout);
-            let looks_up = format == WeightFormat::Quant(Scheme::W4);
-            let values = looks_up.then(|| l.place(vec![], PackLayout::Table));
+            let values = match format {
+                WeightFormat::Quant(scheme) if QuantLayout::table_bytes(scheme).is_some() => {
+                    Some(l.place(vec![], PackLayout::Table(scheme)))
+                }
+                _ => None,
+            };
             Ok(Selected::Embed(EmbedKernel { index, table, format, values, out }))
         }
         Op::Gather {} => {
@@ -37,12 +41,12 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
             }
             Ok(Selected::Gather(GatherKernel { x: l.rows(node, operands[0])?, y: out }))
         }
-        Op::RopeTable { scaling } => {
-            let scaling = scaling.get();
+        Op::RopeTable { scaling, period } => {
+            let (scaling, period) = (scaling.get(), *period);
             let (expr, _) = l.weight(node, operands[1])?;
             let units = Units::vector(out.width / 2);
             let inv_freq = l.place(vec![expr], PackLayout::Vector { units });
-            Ok(Selected::RopeTable(RopeTableKernel { inv_freq, table: out, scaling }))
+            Ok(Selected::RopeTable(RopeTableKernel { inv_freq, table: out, scaling, period }))
         }
         _ => Err(l.error(node, "is not a lookup")),
     }

@@ -7,18 +7,18 @@ use crate::buffers::{StepLimits, row_elem, row_elem_of, rows_of};
 use crate::error::Result;
 use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::{Activation as IrActivation, Epilogue as IrStep, LinearSpec, Op, Prologue as IrPrologue};
-use llmc_ir::quant::Scheme;
 use llmc_ir::{DType, Graph, NodeId, Value};
 use llmc_kernels::WeightFormat;
 use llmc_kernels::env::{Count, Place, RowElem, Rows};
+use llmc_kernels::formats::quant::QuantLayout;
 use llmc_kernels::layout::{ALIGN, PANEL, PROLOGUE_ROWS};
 use llmc_kernels::ops::epilogue::{Activation, Epilogue, Sink, Step};
 use llmc_kernels::ops::gpu::gemv::Gather;
-use llmc_kernels::ops::int_product::IntWeights;
 use llmc_kernels::ops::kv::Part;
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
 use llmc_kernels::ops::mac::Mac;
 use llmc_kernels::ops::norm::Norm;
+use llmc_kernels::ops::product::CodedWeights;
 use llmc_kernels::ops::product::Product;
 use llmc_kernels::ops::prologue::Prologue;
 use llmc_kernels::ops::rope::Rotation;
@@ -101,6 +101,12 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let (before, rest) = operands.split_at(prologue.operands());
     let input = Input::of(&l.block.graph, node)
         .ok_or_else(|| l.error(node, "multiplies rows and weights for which there is no kernel"))?;
+    let format = l.weight(node, rest[0]).map(|(_, ty)| format_for(&ty, input.rows.1))?;
+    if let (true, WeightFormat::Quant(scheme)) = (l.cx.is_gpu, format)
+        && scheme.is_float()
+    {
+        return Err(l.error(node, format!("has weights in {scheme}, for which GPUs have no kernel")));
+    }
     let x = l.rows(node, before[0])?;
     let out = Value { node, slot: 0 };
     let (segments, name) = match &op {
@@ -209,8 +215,8 @@ fn segment(l: &mut Lowering<'_>, node: NodeId, part: &SegmentParts<'_>) -> Resul
         panels: units.panels,
     };
     let Input { mac, elem, .. } = part.input;
-    let int = integer_weights(l, part.input, format);
-    let product = Product { format, mac, k, panels: units.panels, x_stride: elem.stride(k), int };
+    let coded = coded_weights(l, part.input, format);
+    let product = Product { format, mac, k, panels: units.panels, x_stride: elem.stride(k), coded };
     Ok(Segment { weight, product, units: units.count(), epilogue })
 }
 
@@ -276,12 +282,12 @@ fn prologue_plan(
     Ok(Some(Prologue { norm, elem: input.elem, shared, own: Place::Worker(0), phase: 0 }))
 }
 
-/// Where an integer product finds its value table, and its place for decoded codes: before the raw
-/// products.
-fn integer_weights(l: &mut Lowering<'_>, input: Input, format: WeightFormat) -> Option<IntWeights> {
+/// Where a product of weights in few bits finds its value table, and its place for what it decodes: before
+/// the raw products.
+fn coded_weights(l: &mut Lowering<'_>, input: Input, format: WeightFormat) -> Option<CodedWeights> {
     let WeightFormat::Quant(scheme) = format else { return None };
-    let table = (scheme == Scheme::W4).then(|| l.place(vec![], PackLayout::Table));
-    Some(IntWeights { table, codes: Place::Worker(own_rows(input)) })
+    let table = QuantLayout::table_bytes(scheme).map(|_| l.place(vec![], PackLayout::Table(scheme)));
+    Some(CodedWeights { table, codes: Place::Worker(own_rows(input)) })
 }
 
 /// Bytes of the rows that each worker prepares for itself in a short step.

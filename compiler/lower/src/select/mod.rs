@@ -57,7 +57,7 @@ pub fn temp_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
 pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     match l.block.graph.op(node).clone() {
         Op::MatMul {} | Op::Linear { .. } | Op::Qkv { .. } => linear::select(l, node),
-        Op::Attention { .. } | Op::KvAppend {} => attention::select(l, node),
+        Op::Attention { .. } | Op::SinkAttention { .. } | Op::KvAppend {} => attention::select(l, node),
         Op::Embed {} | Op::Gather {} | Op::RopeTable { .. } => index::select(l, node),
         Op::RmsNorm { .. }
         | Op::LayerNorm { .. }

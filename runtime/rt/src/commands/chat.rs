@@ -84,7 +84,7 @@ impl Conversation<'_> {
         self.messages.push(Message::new("user", line));
         let prompt = self.prompt()?;
         let shared = common_prefix(&self.cached, &prompt).min(prompt.len().saturating_sub(1));
-        self.engine.truncate(0, shared);
+        let shared = self.engine.truncate(0, shared);
         let end: &[u32] = if self.args.choice.ignore_eos { &[] } else { &self.manifest.text.eos };
         let request = Request {
             prompt: &prompt[shared..],

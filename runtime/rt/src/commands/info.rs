@@ -76,6 +76,18 @@ fn plan(manifest: &Manifest, args: &Info, variant: usize, workers: usize) -> Val
 }
 
 /// `layers 3, 5 left out; 512 of 768 feed-forward channels left`.
+/// How long a text may be.
+fn context(m: &Manifest) -> String {
+    match m.kv.keep {
+        None => format!("{} positions", m.model.context),
+        Some(keep) => format!(
+            "any number of positions, of which the {} first and the {} last are seen",
+            keep.sinks * m.kv.page_positions,
+            keep.window * m.kv.page_positions
+        ),
+    }
+}
+
 fn pruning(pruned: &PrunedInfo) -> String {
     let layers: Vec<String> = pruned.layers.iter().map(usize::to_string).collect();
     let layers = (!layers.is_empty()).then(|| format!("layers {} left out", layers.join(", ")));
@@ -112,7 +124,7 @@ fn describe(m: &Manifest, runtime: &Value) -> String {
         ),
         ("activations", m.activations.clone()),
         ("kv cache", format!("{}, {} bytes for {} positions", m.kv.dtype, m.kv.page_bytes, m.kv.page_positions)),
-        ("context", format!("{} positions", m.model.context)),
+        ("context", context(m)),
         ("variants", variants.join(", ")),
         ("licence", m.license.clone().unwrap_or_else(|| "not stated".into())),
     ];

@@ -24,7 +24,9 @@ pub fn run(args: &Perplexity) -> Result<()> {
     let artifact = Artifact::open()?;
     let tokens = Text::open(&artifact)?.encode_plain(&input);
     let mut options = engine_options(&args.machine);
-    options.context = Some(options.context.unwrap_or(args.ctx).max(args.ctx));
+    if artifact.manifest.kv.keep.is_none() {
+        options.context = Some(options.context.unwrap_or(args.ctx).max(args.ctx));
+    }
     if tokens.len() < args.ctx {
         return Err(Error::input(format!(
             "{} has {} tokens, fewer than one window of {}; give a longer text or a smaller --ctx",

@@ -27,7 +27,7 @@ impl Engine {
             return Err(host_only());
         }
         let start = self.kv.positions(seq);
-        let placed = self.place(0, token.unwrap_or(0), start as u32, seq as u32);
+        let placed = self.place(0, token.unwrap_or(0), start, seq as u32);
         if placed.is_err() {
             self.kv.truncate(seq, start);
             return placed;

@@ -16,7 +16,7 @@ use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
 use crate::formats::quant::{GroupScale, QuantLayout};
 use crate::kir::{Cast, Elem, Hint, Mma, Ty, Val};
-use crate::ops::int_product::IntWeights;
+use crate::ops::product::CodedWeights;
 
 /// Bytes of weights that a thread takes in a round, if groups are not larger.
 const ROUND: usize = 64;
@@ -48,7 +48,7 @@ impl Integers {
     /// With `single` there is one column of x: groups with scales of their own then take a column each.
     pub fn new(
         layout: QuantLayout,
-        weights: Option<IntWeights>,
+        weights: Option<CodedWeights>,
         panels: usize,
         (warps, single): (usize, bool),
     ) -> Integers {

@@ -43,7 +43,7 @@ pub(super) fn form_for(kernel: &LinearKernel, warps: usize) -> (Form, Staged, us
     let first = &kernel.segments[0].product;
     if let WeightFormat::Quant(scheme) = first.format {
         let panels = tile_panels(kernel, true);
-        let integers = Integers::new(QuantLayout { scheme, k: first.k }, first.int, panels, (warps, kernel.single));
+        let integers = Integers::new(QuantLayout { scheme, k: first.k }, first.coded, panels, (warps, kernel.single));
         return (Form::Integer(integers), Staged::Bytes(integers.sums()), panels);
     }
     let staged = staged_for(first.format, kernel);
