@@ -30,7 +30,10 @@ enum Task {
     /// Rewrite the expectations of file tests to what comes out now
     Bless,
     /// Measure what each quantization scheme costs, for docs/quantization.md
-    Quality,
+    Quality {
+        /// Only this
+        what: Option<quality::What>,
+    },
     /// Write a random-weight checkpoint of a real shape with a full-size tokenizer
     MakeModel {
         /// llama-1b, qwen3-0.6b or llama-8b
@@ -59,7 +62,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bless => {
             sh(cargo().args(["test", "--release", "--workspace", "--test", "filetests"]).env("LLMC_BLESS", "1"))
         }
-        Task::Quality => quality::run(),
+        Task::Quality { what } => quality::run(what),
         Task::MakeModel { name, output } => {
             let output = output.unwrap_or_else(|| root().join("target/models").join(&name));
             make_model::run(&name, &output)

@@ -235,7 +235,7 @@ impl<'a> Lowering<'a> {
     /// What a node's kernel reads and writes.
     fn effects(&self, node: NodeId, selected: &Selected) -> Effects {
         let g = &self.block.graph;
-        let mut e = Effects { weight_bytes: selected.weight_bytes(), ..Effects::default() };
+        let mut e = Effects { weight_bytes: selected.weight_bytes(), unit: selected.unit(), ..Effects::default() };
         let resource = |v: Value| match g.ty(v) {
             Ok(Type::Kv(_)) => Some(Resource::Kv),
             _ if self.buffers.is_logits(v) => Some(Resource::Logits),

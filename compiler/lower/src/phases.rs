@@ -1,7 +1,7 @@
 //! Barriers: a kernel waits when it touches what another kernel of the same phase has written, or
 //! writes what one has read.
 
-use llmc_abi::manifest::PhaseInfo;
+use llmc_abi::manifest::{PhaseInfo, Unit};
 use llmc_kernels::ops::step::Action;
 
 /// Something kernels read and write.
@@ -39,6 +39,8 @@ pub struct Effects {
     pub flops_per_token: u64,
     /// Flops for each row whose logits are wanted.
     pub flops_per_row: u64,
+    /// What its products are made with.
+    pub unit: Option<Unit>,
 }
 
 /// Phases of the step so far; each ends at one barrier site.
@@ -75,6 +77,7 @@ impl Phases {
         self.open.kv_bytes_per_position += effects.kv_bytes_per_position;
         self.open.flops_per_token += effects.flops_per_token;
         self.open.flops_per_row += effects.flops_per_row;
+        self.open.unit = effects.unit.or(self.open.unit);
         self.effects.push(effects);
         actions.push(Action::Kernel(name.into()));
         build(phase);

@@ -165,6 +165,18 @@ pub struct GroupInfo {
     pub sync_bytes: usize,
 }
 
+/// What multiplies weights with activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Bytes times bytes, summed in 32-bit integers.
+    Int8,
+    /// bf16 times bf16, summed in f32.
+    Bf16,
+    /// f32 times f32.
+    F32,
+}
+
 /// What happens between two barriers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PhaseInfo {
@@ -180,6 +192,9 @@ pub struct PhaseInfo {
     pub flops_per_token: u64,
     /// The same for each row whose logits are wanted.
     pub flops_per_row: u64,
+    /// What its products are made with; none where it has none.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
 /// Packed weights.

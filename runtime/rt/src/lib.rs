@@ -15,6 +15,7 @@ pub mod kv;
 pub mod limits;
 pub mod memory;
 pub mod output;
+pub mod peak;
 pub mod safetensors;
 pub mod sampler;
 pub mod stop;

@@ -8,6 +8,7 @@ pub mod pointwise;
 use crate::block::Lowering;
 use crate::error::Result;
 use crate::plan::Context;
+use llmc_abi::manifest::Unit;
 use llmc_ir::ops::Op;
 use llmc_ir::{Graph, NodeId};
 use llmc_kernels::env::Scratch;
@@ -103,6 +104,14 @@ impl Selected {
     /// Whether the kernel has a barrier inside.
     pub fn meets_inside(&self, threads: usize) -> bool {
         matches!(self, Selected::Linear(k, _) if k.meets_inside(threads))
+    }
+
+    /// What multiplies weights, of a product.
+    pub fn unit(&self) -> Option<Unit> {
+        match self {
+            Selected::Linear(k, _) => k.segments.first().map(|s| s.product.mac.unit()),
+            _ => None,
+        }
     }
 
     /// Bytes of packed weights that one token reads.

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::output::Progress;
+use crate::peak::Peaks;
 use crate::sampler::{Sampling, SplitMix64};
 use crate::sys::{mmap, signals};
 
@@ -47,6 +48,7 @@ pub fn run(args: &Bench) -> Result<()> {
     progress.show(|| "measuring the read bandwidth".into());
     let before_peak = limits::usage().peak_rss;
     let before = work.ceiling()?;
+    let peaks_before = Peaks::measure(work.engine.workers(), &artifact.manifest, variant);
     let resettable = mmap::reset_peak();
     let mut prefill = Vec::new();
     let mut ttft = Vec::new();
@@ -70,6 +72,7 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     let usage = limits::usage();
     let ceiling: Ceiling = before.or(work.ceiling()?);
+    let peaks = Peaks::measure(work.engine.workers(), &artifact.manifest, variant).or(&peaks_before);
     let profile = if args.profile { Some(work.profile(&artifact, variant)?) } else { None };
     drop(progress);
     let measured = Measured {
@@ -82,6 +85,7 @@ pub fn run(args: &Bench) -> Result<()> {
         readable,
         kv_bytes_per_token: kv_bytes(&artifact, variant, sizes),
         ceiling,
+        peaks,
         load,
         start_to_first,
         cold_prefill: first,

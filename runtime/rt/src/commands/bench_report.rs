@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use llmc_abi::Manifest;
-use llmc_abi::manifest::PhaseInfo;
+use llmc_abi::manifest::{PhaseInfo, Unit};
 use serde_json::{Value, json};
 
 use super::bench::Sizes;
@@ -12,6 +12,7 @@ use crate::cli::Bench;
 use crate::error::Result;
 use crate::memory::megabytes;
 use crate::output;
+use crate::peak::Peaks;
 use crate::workers::profile::PhaseTime;
 
 /// Everything measured; lists have one number per repetition.
@@ -34,6 +35,8 @@ pub struct Measured {
     pub kv_bytes_per_token: f64,
     /// Read speeds, the better of before and after.
     pub ceiling: Ceiling,
+    /// What the units that multiply do from registers, the better of before and after; a GPU's are not measured.
+    pub peaks: Peaks,
     /// From the start of the process until the model was ready.
     pub load: Duration,
     /// From the start of the process to the first token of the first prompt.
@@ -61,6 +64,7 @@ pub struct PhaseRow {
     microseconds: f64,
     bytes: f64,
     flops: f64,
+    unit: Option<Unit>,
 }
 
 impl PhaseRow {
@@ -74,13 +78,14 @@ impl PhaseRow {
             microseconds: time.nanos as f64 / 1e3 / steps,
             bytes: phase.weight_bytes as f64 + phase.kv_bytes_per_position as f64 * positions,
             flops: phase.flops_per_token as f64 * tokens as f64 / steps + phase.flops_per_row as f64,
+            unit: phase.unit,
         }
     }
 
     /// What came after the last barriers.
     pub fn rest(nanos: u64, steps: usize) -> Self {
         let microseconds = nanos as f64 / 1e3 / steps.max(1) as f64;
-        Self { kernels: "(end of step)".into(), runs: 1.0, microseconds, bytes: 0.0, flops: 0.0 }
+        Self { kernels: "(end of step)".into(), runs: 1.0, microseconds, bytes: 0.0, flops: 0.0, unit: None }
     }
 
     fn gb_s(&self) -> f64 {
@@ -91,10 +96,17 @@ impl PhaseRow {
         if self.microseconds > 0.0 { self.flops / self.microseconds / 1e3 } else { 0.0 }
     }
 
-    fn json(&self) -> Value {
+    /// Share of what the unit does from registers, in percent.
+    fn peak_percent(&self, peaks: &Peaks) -> Option<f64> {
+        let peak = peaks.of(self.unit?)?.gflop_s;
+        (self.flops > 0.0 && peak > 0.0).then(|| 100.0 * self.gflop_s() / peak)
+    }
+
+    fn json(&self, peaks: &Peaks) -> Value {
         json!({
             "kernels": self.kernels, "runs": self.runs, "us_per_step": self.microseconds,
             "bytes_per_step": self.bytes, "gb_s": self.gb_s(), "gflop_s": self.gflop_s(),
+            "peak_percent": self.peak_percent(peaks),
         })
     }
 }
@@ -126,16 +138,22 @@ struct Derived {
     gb_s: f64,
     ceiling: f64,
     percent: f64,
+    /// Time that the products of a prefill need at least, in percent of the time it took.
+    prefill_percent: Option<f64>,
 }
 
 impl Derived {
-    fn of(manifest: &Manifest, m: &Measured) -> Self {
+    fn of(manifest: &Manifest, variant: usize, m: &Measured) -> Self {
+        let prefill = median(&m.prefill);
+        let phases = manifest.variants.get(variant).map_or(&[][..], |v| &v.phases[..]);
+        let nanos = m.sizes.prefill as f64 * 1e9 / prefill;
+        let prefill_percent = m.peaks.least(phases, m.sizes.prefill).map(|least| 100.0 * least / nanos);
         let decode = median(&m.decode);
         let bytes = manifest.weights.bytes_per_token as f64 + m.kv_bytes_per_token;
         let share = |(tok_s, readable): (&f64, &f64)| 100.0 * tok_s * bytes / 1e9 / readable;
         let percent = median(&m.decode.iter().zip(&m.readable).map(share).collect::<Vec<_>>());
         let gb_s = decode * bytes / 1e9;
-        Self { prefill: median(&m.prefill), decode, bytes, gb_s, ceiling: median(&m.readable), percent }
+        Self { prefill, decode, bytes, gb_s, ceiling: median(&m.readable), percent, prefill_percent }
     }
 }
 
@@ -145,11 +163,11 @@ fn price(hourly: f64, tok_s: f64) -> f64 {
 }
 
 fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Value {
-    let d = Derived::of(manifest, m);
+    let d = Derived::of(manifest, variant, m);
     let speed = |s: Speed| json!({ "gb_s": s.gb_s, "streams_per_worker": s.streams, "bytes": s.bytes });
     let code = manifest.variants.get(variant);
     let profile = m.profile.as_ref().map(|[prefill, decode]| {
-        let rows = |list: &[PhaseRow]| list.iter().map(PhaseRow::json).collect::<Vec<_>>();
+        let rows = |list: &[PhaseRow]| list.iter().map(|row| row.json(&m.peaks)).collect::<Vec<_>>();
         json!({ "prefill": rows(prefill), "decode": rows(decode) })
     });
     json!({
@@ -165,6 +183,9 @@ fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Va
         "prefill_tok_s_all": m.prefill,
         "decode_tok_s": d.decode,
         "decode_tok_s_all": m.decode,
+        "prefill_peak_percent": d.prefill_percent,
+        "peaks": m.peaks.all().iter().map(|p| json!({ "unit": p.unit, "instruction": p.name, "gflop_s": p.gflop_s }))
+            .collect::<Vec<_>>(),
         "ttft_ms": median(&m.ttft),
         "load_ms": m.load.as_secs_f64() * 1e3,
         "start_to_first_token_ms": m.start_to_first.as_secs_f64() * 1e3,
@@ -189,7 +210,7 @@ fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Va
 }
 
 fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> String {
-    let d = Derived::of(manifest, m);
+    let d = Derived::of(manifest, variant, m);
     let target = manifest.variants.get(variant).map_or("?", |v| &v.target);
     let speed = |s: Speed| match s.streams {
         0 => "not measured".to_string(),
@@ -215,6 +236,7 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
                 median(&m.ttft)
             ),
         ),
+        ("  products", products(m, d.prefill_percent)),
         ("decode", format!("{:.2} tokens/s ({} tokens at depth {})", d.decode, sizes.decode, sizes.depth)),
         (
             "bandwidth",
@@ -257,10 +279,17 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
     }
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect();
     if let Some([prefill, decode]) = &m.profile {
-        text.push_str(&profile_table("prefill, one step", prefill));
-        text.push_str(&profile_table("decode, one step", decode));
+        text.push_str(&profile_table("prefill, one step", prefill, &m.peaks));
+        text.push_str(&profile_table("decode, one step", decode, &m.peaks));
     }
     text
+}
+
+/// How near prefill comes to what multiplies.
+fn products(m: &Measured, percent: Option<f64>) -> String {
+    let Some(percent) = percent else { return "peak not measured".into() };
+    let peaks: Vec<String> = m.peaks.all().iter().map(|p| format!("{:.0} GFLOP/s of {}", p.gflop_s, p.name)).collect();
+    format!("{percent:.0} % of {} from registers", peaks.join(" and "))
 }
 
 /// What the model ran on.
@@ -273,17 +302,18 @@ fn part(m: &Measured) -> &'static str {
     if m.device.is_some() { "GPU" } else { "package" }
 }
 
-fn profile_table(title: &str, rows: &[PhaseRow]) -> String {
+fn profile_table(title: &str, rows: &[PhaseRow], peaks: &Peaks) -> String {
     let total: f64 = rows.iter().map(|r| r.microseconds).sum();
     let mut text = format!(
-        "\n{title}\n{:>10} {:>6} {:>6} {:>10} {:>8} {:>9}  kernels\n",
-        "us", "%", "runs", "MB", "GB/s", "GFLOP/s"
+        "\n{title}\n{:>10} {:>6} {:>6} {:>10} {:>8} {:>9} {:>6}  kernels\n",
+        "us", "%", "runs", "MB", "GB/s", "GFLOP/s", "% peak"
     );
     // A phase for many tokens and its twin for one: only one of them runs.
     for row in rows.iter().filter(|r| r.runs > 0.0) {
         let share = if total > 0.0 { 100.0 * row.microseconds / total } else { 0.0 };
+        let peak = row.peak_percent(peaks).map_or_else(String::new, |p| format!("{p:.1}"));
         text.push_str(&format!(
-            "{:>10.1} {share:>6.1} {:>6.0} {:>10.3} {:>8.1} {:>9.1}  {}\n",
+            "{:>10.1} {share:>6.1} {:>6.0} {:>10.3} {:>8.1} {:>9.1} {peak:>6}  {}\n",
             row.microseconds,
             row.runs,
             row.bytes / 1e6,
@@ -321,6 +351,7 @@ mod tests {
             kv_bytes_per_position: 10,
             flops_per_token: 500,
             flops_per_row: 0,
+            unit: None,
         };
         let row = PhaseRow::new(&phase, PhaseTime { nanos: 8000, runs: 8 }, 4, 8, 100.0);
         assert_eq!((row.kernels.as_str(), row.runs, row.microseconds, row.bytes), ("a + b", 2.0, 2.0, 5000.0));

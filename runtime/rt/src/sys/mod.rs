@@ -8,6 +8,7 @@ pub mod futex;
 mod image;
 pub mod job;
 pub mod mmap;
+pub mod multiply;
 pub mod payload;
 pub mod read;
 pub mod signals;

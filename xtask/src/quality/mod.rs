@@ -1,10 +1,12 @@
-//! What each quantization scheme costs in quality, measured on the bundled model: the table in
-//! `docs/quantization.md`.
+//! What each quantization scheme and pruning costs in quality, measured on the bundled model: the table in
+//! `docs/quantization.md`; and what a window of the context costs, see [`context`].
 //!
 //! The reference is the model in f32. Windows of held-out text are scored by the divergence of the next
 //! token's distribution, KL(reference || quantized) in f64, averaged over all positions. Each scheme
 //! is measured twice: its weights alone, as the reference encoder decodes them, with everything else in
 //! f32; and the compiled artifact as it runs.
+
+mod context;
 
 use crate::{cargo, root, sh};
 use anyhow::{Context, Result, bail};
@@ -55,11 +57,27 @@ const CALIBRATION: [&str; 3] = ["valid_wiki", "valid_books", "valid_ko"];
 /// Begin and end of the part of the page that is measured.
 const MARKS: [&str; 2] = ["<!-- measured -->", "<!-- end -->"];
 
-/// Measures all schemes and writes the table into the page.
-pub fn run() -> Result<()> {
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// Schemes, prunings and caches.
+    Schemes,
+    /// Policies of the context.
+    Context,
+}
+
+/// Measures and writes the tables into their pages.
+pub fn run(what: Option<What>) -> Result<()> {
     sh(cargo().args(["build", "--release", "-p", "llmc"]))?;
     let folder = root().join("target/quality");
     std::fs::create_dir_all(&folder)?;
+    if what != Some(What::Schemes) {
+        context::run(&folder)?;
+    }
+    if what != Some(What::Context) { schemes(folder) } else { Ok(()) }
+}
+
+fn schemes(folder: PathBuf) -> Result<()> {
     let bench = Bench::new(folder)?;
     let mut table = String::from(
         "| `--quantize` | bits per weight | KL, weights alone | KL, as it runs | perplexity | same first choice |\n\
@@ -75,16 +93,17 @@ pub fn run() -> Result<()> {
     for flags in OTHERS {
         bench.row(&mut table, flags, None)?;
     }
-    write_page(&table)
+    write_page("quantization.md", &table)
 }
 
-fn write_page(table: &str) -> Result<()> {
-    let path = root().join("docs/quantization.md");
-    let page = std::fs::read_to_string(&path).context("docs/quantization.md")?;
+/// Puts a table between the marks of a page in `docs`.
+fn write_page(name: &str, table: &str) -> Result<()> {
+    let path = root().join("docs").join(name);
+    let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let [begin, end] = MARKS.map(|mark| page.find(mark));
-    let (Some(begin), Some(end)) = (begin, end) else { bail!("docs/quantization.md has lost its marks {MARKS:?}") };
+    let (Some(begin), Some(end)) = (begin, end) else { bail!("docs/{name} has lost its marks {MARKS:?}") };
     let text = format!("{}{}\n{table}{}", &page[..begin], MARKS[0], &page[end..]);
-    std::fs::write(&path, text).context("docs/quantization.md")
+    std::fs::write(&path, text).with_context(|| path.display().to_string())
 }
 
 /// Logits of every window, `[WINDOW, vocab]` each.

@@ -1,0 +1,49 @@
+//! What a window of the context costs: the table in `docs/context.md`.
+//!
+//! Texts are scored in stretches longer than the bundled model's context. Full attention has to begin anew
+//! whenever its memory is full; a window goes on with the first and the last positions in the same memory.
+
+use super::{compile, model, output, write_page};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// Positions held in memory.
+const HELD: [usize; 3] = [128, 256, 512];
+/// Positions of a page, which are the least that is kept at a text's beginning.
+const PAGE: usize = 32;
+/// Tokens that a window is scored over at a time.
+const STRETCH: usize = 4096;
+const TEXTS: [&str; 3] = ["test_wiki", "test_books", "test_ko"];
+
+/// Measures the policies and writes the table into the page.
+pub(super) fn run(folder: &Path) -> Result<()> {
+    let mut table = String::from("| positions held | `full`, begun anew | `window` |\n|---|---|---|\n");
+    let full = compile(&model(), &folder.join("full"), &[])?;
+    for held in HELD {
+        eprintln!("{held} positions");
+        // In its page a token may be the first: then a page less than are kept is whole before it.
+        let (window, sinks) = (held - 2 * PAGE, PAGE);
+        let policy = format!("window={window},sinks={sinks}");
+        let sliding = compile(&model(), &folder.join("window"), &["--ctx-policy", &policy])?;
+        let (anew, on) = (perplexity(&full, held)?, perplexity(&sliding, STRETCH)?);
+        writeln!(table, "| {held} | {anew:.2} | {on:.2} (`{policy}`) |")?;
+    }
+    write_page("context.md", &table)
+}
+
+/// Perplexity over all texts in stretches of `ctx` tokens.
+fn perplexity(artifact: &Path, ctx: usize) -> Result<f64> {
+    let (mut sum, mut tokens) = (0.0, 0.0);
+    for text in TEXTS {
+        let path = model().join("reference").join(format!("{text}.txt"));
+        let mut command = Command::new(artifact);
+        let answer = output(command.arg("perplexity").arg(path).args(["-q", "--json", "--ctx", &ctx.to_string()]))?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        sum += answer["nll"].as_f64().context("perplexity prints its sum")?;
+        tokens += answer["tokens"].as_f64().context("perplexity prints its tokens")?;
+    }
+    Ok((sum / tokens).exp())
+}
