@@ -409,9 +409,14 @@ impl<'a> Gen<'a> {
         let lanes = 1 << self.random.below(5);
         let packed = Ty { elem: Elem::I32, lanes };
         let (a, b) = (self.value(packed), self.value(packed));
-        if self.random.below(2) == 0 {
+        let kind = self.random.below(4);
+        if kind > 0 {
             let acc = self.value(packed);
-            return self.b.dot4_i8(acc, a, b);
+            return match kind {
+                1 => self.b.dot4_i8(acc, a, b),
+                2 => self.b.dot2_i8(acc, a, b),
+                _ => self.b.add_halves(acc, a),
+            };
         }
         let acc = self.value(packed.with_elem(Elem::F32));
         self.b.dot2_bf16(acc, a, b)

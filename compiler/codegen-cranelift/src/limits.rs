@@ -11,6 +11,7 @@ pub fn of(target: &Target) -> Limits {
         native_f16: false,
         native_dot2_bf16: false,
         native_dot4_i8: true,
+        native_dot2_i8: target.has_byte_pairs(),
         fma: target.has_fma(),
         scalarize,
     }
@@ -19,7 +20,7 @@ pub fn of(target: &Target) -> Limits {
 /// Vector instructions that x86-64 or Cranelift lacks.
 fn scalarize(op: &Op, operand: Ty, result: Ty) -> bool {
     match op {
-        Op::Dot4I8 { .. } => false,
+        Op::Dot4I8 { .. } | Op::Dot2I8 { .. } | Op::AddHalves { .. } => false,
         Op::Bin(BinOp::Mul, ..) => operand.elem == Elem::I8,
         Op::Bin(BinOp::Div | BinOp::Rem, ..) => operand.elem.is_int(),
         Op::Cast(Cast::FloatToInt, _) => (operand.elem, result.elem) != (Elem::F32, Elem::I32),

@@ -25,6 +25,9 @@ pub struct Schedule {
     pub attention_heads: usize,
     /// Elements of values that attention accumulates in registers, those of all heads in flight together.
     pub attention_values: usize,
+    /// Whether products of small codes are best summed in 16 bits first: where four byte products are no
+    /// instruction, but two are.
+    pub halves: bool,
     /// Whether a group of threads multiplies by tiles in shared memory, for steps of many tokens.
     pub tiles: bool,
 }
@@ -46,11 +49,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, tiles: false }),
+                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, halves: false, tiles: false }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, tiles: false }),
+                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, halves: false, tiles: false }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, tiles: false }),
+                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, halves: false, tiles: false }),
 ];
 
 impl Schedule {
@@ -64,6 +67,7 @@ impl Schedule {
             16
         };
         let width = width.min(max_vector_bytes);
-        TABLE.iter().find(|(bytes, _)| *bytes <= width).map_or(TABLE[2].1, |(_, s)| *s)
+        let schedule = TABLE.iter().find(|(bytes, _)| *bytes <= width).map_or(TABLE[2].1, |(_, s)| *s);
+        Schedule { halves: target.has_byte_pairs() && !target.has(Feature::Avx512Vnni), ..schedule }
     }
 }

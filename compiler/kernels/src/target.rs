@@ -98,6 +98,12 @@ impl Target {
         self.features & feature.bit() != 0
     }
 
+    /// Whether products of unsigned and signed bytes are added in pairs by an instruction (SSSE3, which every level
+    /// with SSE 4.2 has).
+    pub fn has_byte_pairs(&self) -> bool {
+        self.has(Feature::Sse42)
+    }
+
     /// Whether a single-rounded multiply-add is an instruction.
     pub fn has_fma(&self) -> bool {
         self.has(Fma) || self.name == "aarch64"

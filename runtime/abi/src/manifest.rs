@@ -171,6 +171,8 @@ pub struct GroupInfo {
 pub enum Unit {
     /// Bytes times bytes, summed in 32-bit integers.
     Int8,
+    /// Bytes times bytes so small that some products are summed in 16 bits first.
+    SmallInt8,
     /// bf16 times bf16, summed in f32.
     Bf16,
     /// f32 times f32.

@@ -139,6 +139,11 @@ impl Lower<'_> {
                 let [acc, a, b] = [acc, a, b].map(|v| self.get(*v));
                 self.dot4_i8(acc, a, b, ty)
             }
+            Op::Dot2I8 { acc, a, b } => {
+                let [acc, a, b] = [acc, a, b].map(|v| self.get(*v));
+                self.dot2_i8(acc, a, b, ty)
+            }
+            Op::AddHalves { acc, a } => self.add_halves(self.get(*acc), self.get(*a), ty),
             Op::Table16 { table, index } => {
                 let [table, index] = [table, index].map(|v| self.get(*v));
                 self.b.ins().swizzle(table, index)

@@ -37,6 +37,10 @@ pub struct Isa {
     pub dot2_bf16: Option<Native>,
     /// The `Dot4I8` instruction, where the limits allow it.
     pub dot4_i8: Option<Native>,
+    /// The `Dot2I8` instruction, where the limits allow it.
+    pub dot2_i8: Option<Native>,
+    /// The `AddHalves` instruction, where the limits allow it.
+    pub add_halves: Option<Native>,
     /// The `Table16` instruction.
     pub table16: Option<Native>,
     /// Where a worker is a group of threads: the instructions of groups, barriers of all workers and

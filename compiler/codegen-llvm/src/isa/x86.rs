@@ -20,6 +20,8 @@ pub const ISA: Isa = Isa {
     limits,
     dot2_bf16: Some(dot2_bf16 as Native),
     dot4_i8: Some(dot4_i8 as Native),
+    dot2_i8: Some(dot2_i8 as Native),
+    add_halves: Some(add_halves as Native),
     table16: Some(table16 as Native),
     group: None,
 };
@@ -93,11 +95,6 @@ fn vpdpbusd<'c>(low: &Lower<'c, '_>, parts: &[BasicValueEnum<'c>]) -> Result<Bas
 
 fn pairs_of_bytes<'c>(low: &Lower<'c, '_>, parts: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
     let lanes = low.lanes(parts[0]);
-    let name = match lanes {
-        16 => "llvm.x86.avx512.pmaddw.d.512",
-        8 => "llvm.x86.avx2.pmadd.wd",
-        _ => "llvm.x86.sse2.pmadd.wd",
-    };
     let (ints, halves) = (Ty::vector(Elem::I32, lanes), Ty::vector(Elem::I16, lanes * 2));
     let cast = |v: BasicValueEnum<'c>, ty: Ty| low.builder.build_bit_cast(v, low.ty(ty), "");
     let [a, b] = [cast(parts[1], halves)?, cast(parts[2], halves)?].map(BasicValueEnum::into_vector_value);
@@ -108,10 +105,48 @@ fn pairs_of_bytes<'c>(low: &Lower<'c, '_>, parts: &[BasicValueEnum<'c>]) -> Resu
     let odd = [low.builder.build_right_shift(a, eight, false, "")?, low.builder.build_right_shift(b, eight, true, "")?];
     let mut sum = cast(parts[0], ints)?.into_vector_value();
     for pair in [even, odd] {
-        let products = low.intrinsic(name, &[], &pair.map(Into::into))?;
+        let products = low.intrinsic(pmaddwd(lanes), &[], &pair.map(Into::into))?;
         sum = low.builder.build_int_add(sum, products.into_vector_value(), "")?;
     }
     Ok(sum.into())
+}
+
+/// The product of 16-bit halves, added in pairs.
+fn pmaddwd(lanes: u16) -> &'static str {
+    match lanes {
+        16 => "llvm.x86.avx512.pmaddw.d.512",
+        8 => "llvm.x86.avx2.pmadd.wd",
+        _ => "llvm.x86.sse2.pmadd.wd",
+    }
+}
+
+/// PMADDUBSW and PADDW.
+fn dot2_i8<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    low.in_parts(operands, register_lanes(low.target), |low, parts| {
+        let lanes = low.lanes(parts[0]);
+        let name = match lanes {
+            16 => "llvm.x86.avx512.pmaddubs.w.512",
+            8 => "llvm.x86.avx2.pmadd.ub.sw",
+            _ => "llvm.x86.ssse3.pmadd.ub.sw.128",
+        };
+        let cast = |v: BasicValueEnum<'c>, ty: Ty| low.builder.build_bit_cast(v, low.ty(ty), "");
+        let (halves, bytes) = (Ty::vector(Elem::I16, lanes * 2), Ty::vector(Elem::I8, lanes * 4));
+        let products = low.intrinsic(name, &[], &[cast(parts[1], bytes)?, cast(parts[2], bytes)?])?;
+        let acc = cast(parts[0], halves)?.into_vector_value();
+        let sum = low.builder.build_int_add(acc, products.into_vector_value(), "")?;
+        Ok(cast(sum.into(), Ty::vector(Elem::I32, lanes))?)
+    })
+}
+
+/// PMADDWD with ones, and PADDD.
+fn add_halves<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    low.in_parts(operands, register_lanes(low.target), |low, parts| {
+        let lanes = low.lanes(parts[0]);
+        let halves = Ty::vector(Elem::I16, lanes * 2);
+        let a = low.builder.build_bit_cast(parts[1], low.ty(halves), "")?;
+        let sums = low.intrinsic(pmaddwd(lanes), &[], &[a, low.constant(halves, 1)])?;
+        Ok(low.builder.build_int_add(parts[0].into_vector_value(), sums.into_vector_value(), "")?.into())
+    })
 }
 
 /// PSHUFB.

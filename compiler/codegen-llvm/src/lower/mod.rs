@@ -250,6 +250,8 @@ impl<'c> Lower<'c, '_> {
             Op::Stack { bytes } => self.stack(*bytes)?,
             Op::Dot2Bf16 { acc, a, b } => self.native(self.isa.dot2_bf16, &[v(acc), v(a), v(b)])?,
             Op::Dot4I8 { acc, a, b } => self.native(self.isa.dot4_i8, &[v(acc), v(a), v(b)])?,
+            Op::Dot2I8 { acc, a, b } => self.native(self.isa.dot2_i8, &[v(acc), v(a), v(b)])?,
+            Op::AddHalves { acc, a } => self.native(self.isa.add_halves, &[v(acc), v(a)])?,
             Op::Table16 { table, index } => self.native(self.isa.table16, &[v(table), v(index)])?,
             _ => return Ok(None),
         }))

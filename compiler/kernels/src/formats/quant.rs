@@ -73,6 +73,17 @@ impl QuantLayout {
         }
     }
 
+    /// Steps whose products with integers of -127..=127, two in each 16-bit half, can be added there; none where
+    /// one step may already be too much.
+    pub fn steps_in_halves(&self) -> Option<usize> {
+        let largest = match self.scheme {
+            Scheme::W4 => 255,
+            scheme => (1 << scheme.code_bits()) - 1,
+        };
+        let steps = i16::MAX as usize / (2 * 127 * largest);
+        (steps > 0).then(|| steps.min(codes::STEPS))
+    }
+
     /// Blocks of codes in a row.
     pub fn blocks(&self) -> usize {
         self.k.div_ceil(BLOCK)

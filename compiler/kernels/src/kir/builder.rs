@@ -257,6 +257,18 @@ impl Builder {
         self.value(Op::Dot4I8 { acc, a, b }, ty)
     }
 
+    /// Two byte products added to each half of an i32; see [`Op::Dot2I8`].
+    pub fn dot2_i8(&mut self, acc: Val, a: Val, b: Val) -> Val {
+        let ty = self.ty(acc);
+        self.value(Op::Dot2I8 { acc, a, b }, ty)
+    }
+
+    /// The halves of an i32 added to another.
+    pub fn add_halves(&mut self, acc: Val, a: Val) -> Val {
+        let ty = self.ty(acc);
+        self.value(Op::AddHalves { acc, a }, ty)
+    }
+
     /// Bytes looked up in tables of 16; see [`Op::Table16`].
     pub fn table16(&mut self, table: Val, index: Val) -> Val {
         let ty = self.ty(table);

@@ -163,6 +163,11 @@ pub enum Op {
     Dot2Bf16 { acc: Val, a: Val, b: Val },
     /// `acc + sum of 4 products` where each i32 lane of a holds 4 unsigned and of b 4 signed bytes.
     Dot4I8 { acc: Val, a: Val, b: Val },
+    /// `acc + sum of 2 products` in each 16-bit half of an i32 lane: of the two unsigned bytes of a with the two
+    /// signed bytes of b there. The sum saturates at 16 bits, the addition wraps.
+    Dot2I8 { acc: Val, a: Val, b: Val },
+    /// `acc + low half + high half` of each i32 lane of a, the halves being signed.
+    AddHalves { acc: Val, a: Val },
     /// Bytes looked up in tables of 16: lane i is lane `16 * (i / 16) + index_i` of the table. Both are
     /// i8 vectors of 16, 32 or 64 lanes; an index is less than 16.
     Table16 { table: Val, index: Val },

@@ -54,7 +54,8 @@ impl Op {
             Op::BulkCopy { to, from, signal, .. } => vec![to, from, signal],
             Op::Table16 { table, index } => vec![table, index],
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![a, b, c],
-            Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } => vec![acc, a, b],
+            Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } | Op::Dot2I8 { acc, a, b } => vec![acc, a, b],
+            Op::AddHalves { acc, a } => vec![acc, a],
             Op::For { lo, hi, step, init, .. } => [lo, hi, step].into_iter().chain(init).collect(),
             Op::Call { args, .. } => args.iter_mut().collect(),
         }

@@ -91,6 +91,8 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::Dot2Bf16 { acc, a, b } => write!(f, "dot2_bf16 {ty} {acc}, {a}, {b}"),
         Op::Table16 { table, index } => write!(f, "table16 {ty} {table}, {index}"),
         Op::Dot4I8 { acc, a, b } => write!(f, "dot4_i8 {ty} {acc}, {a}, {b}"),
+        Op::Dot2I8 { acc, a, b } => write!(f, "dot2_i8 {ty} {acc}, {a}, {b}"),
+        Op::AddHalves { acc, a } => write!(f, "add_halves {ty} {acc}, {a}"),
         Op::Load { ptr, offset, align, hint } => {
             write!(f, "load {ty} {}{}", place(*ptr, *offset), guarantee(*align, *hint))
         }

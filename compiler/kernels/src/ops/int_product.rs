@@ -26,6 +26,8 @@ pub(super) struct IntProduct<'a> {
     sums: IntSums,
     codes: Val,
     table: Option<Val>,
+    /// Steps whose products are summed in 16 bits.
+    halves: Option<usize>,
 }
 
 /// Bytes from a block's codes, and from its part of the side region, to what is asked for.
@@ -40,11 +42,41 @@ type Chunk = (Val, usize);
 
 impl<'a> IntProduct<'a> {
     /// The product of these weights.
-    pub(super) fn new(env: &mut Env, product: &'a Product, scheme: Scheme, weights: CodedWeights) -> IntProduct<'a> {
+    pub(super) fn new(
+        env: &mut Env,
+        s: &Schedule,
+        product: &'a Product,
+        (scheme, weights): (Scheme, CodedWeights),
+    ) -> IntProduct<'a> {
         let layout = QuantLayout { scheme, k: product.k };
         let table = weights.table.map(|offset| env.ptr(Place::Weights(offset)));
         let codes = env.ptr(weights.codes);
-        IntProduct { product, sums: IntSums { layout, x: ByteRow { k: product.k } }, codes, table }
+        let halves = layout.steps_in_halves().filter(|_| s.halves);
+        IntProduct { product, sums: IntSums { layout, x: ByteRow { k: product.k } }, codes, table, halves }
+    }
+
+    /// Steps after which sums of 16 bits are added to those of 32; one where there are none.
+    fn together(&self) -> usize {
+        self.halves.unwrap_or(1)
+    }
+
+    /// Adds a step's products to a sum: in 16 bits, or in 32.
+    fn dot(&self, env: &mut Env, acc: Val, (w, x): (Val, Val)) -> Val {
+        if self.halves.is_some() { env.b.dot2_i8(acc, w, x) } else { env.b.dot4_i8(acc, w, x) }
+    }
+
+    /// The sums that some steps begin with.
+    fn open(&self, env: &mut Env, sums: &[Val]) -> Vec<Val> {
+        let none = self.halves.map(|_| env.b.int(FLOATS.with_elem(Elem::I32), 0));
+        sums.iter().map(|sum| none.unwrap_or(*sum)).collect()
+    }
+
+    /// The sums after these steps, from what they began with.
+    fn close(&self, env: &mut Env, sums: &[Val], dotted: Vec<Val>) -> Vec<Val> {
+        match self.halves {
+            None => dotted,
+            Some(_) => sums.iter().zip(dotted).map(|(sum, halves)| env.b.add_halves(*sum, halves)).collect(),
+        }
     }
 
     fn layout(&self) -> &QuantLayout {
@@ -124,7 +156,12 @@ impl<'a> IntProduct<'a> {
                     self.prefetch(env, *panel, block, ahead);
                 }
                 let codes = self.decode(env, *panel, block);
-                codes.iter().zip(&inputs).fold(*acc, |acc, (w, x)| env.b.dot4_i8(acc, *w, *x))
+                let steps: Vec<(Val, Val)> = codes.into_iter().zip(inputs.iter().copied()).collect();
+                steps.chunks(self.together()).fold(*acc, |acc, steps| {
+                    let open = self.open(env, &[acc]);
+                    let dotted = steps.iter().fold(open[0], |sum, step| self.dot(env, sum, *step));
+                    self.close(env, &[acc], vec![dotted])[0]
+                })
             };
             panels.iter().zip(acc).map(dot).collect()
         })
@@ -241,19 +278,23 @@ impl<'a> IntProduct<'a> {
             let index = env.b.sub(block, chunk.0);
             let codes = env.at(codes, index, CODES);
             let mut acc = acc.to_vec();
-            for step in 0..STEPS {
-                let load = |env: &mut Env, p: usize| {
-                    let at = env.b.ptr_add_const(codes, p * stride + step * VECTOR_BYTES);
-                    env.b.load(Ty::vector(Elem::I32, LANES), at, 0)
-                };
-                let weights: Vec<Val> = (0..tile.panels).map(|p| load(env, p)).collect();
-                for t in 0..tile.tokens {
-                    let x = input(env, xs, t * self.product.x_stride + STEP * step);
-                    for (p, w) in weights.iter().enumerate() {
-                        let a = &mut acc[t * tile.panels + p];
-                        *a = env.b.dot4_i8(*a, *w, x);
+            for first in (0..STEPS).step_by(self.together()) {
+                let mut dotted = self.open(env, &acc);
+                for step in first..first + self.together() {
+                    let load = |env: &mut Env, p: usize| {
+                        let at = env.b.ptr_add_const(codes, p * stride + step * VECTOR_BYTES);
+                        env.b.load(Ty::vector(Elem::I32, LANES), at, 0)
+                    };
+                    let weights: Vec<Val> = (0..tile.panels).map(|p| load(env, p)).collect();
+                    for t in 0..tile.tokens {
+                        let x = input(env, xs, t * self.product.x_stride + STEP * step);
+                        for (p, w) in weights.iter().enumerate() {
+                            let sum = &mut dotted[t * tile.panels + p];
+                            *sum = self.dot(env, *sum, (*w, x));
+                        }
                     }
                 }
+                acc = self.close(env, &acc, dotted);
             }
             acc
         });

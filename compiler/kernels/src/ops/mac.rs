@@ -4,7 +4,6 @@ use crate::env::{Env, RowElem};
 use crate::formats::WeightFormat;
 use crate::kir::{Elem, Hint, Ty, Val};
 use crate::layout::LANES;
-use llmc_abi::manifest::Unit;
 
 /// What multiplies weights with elements of a row and adds to f32 sums, in one vector of a panel's
 /// rows.
@@ -37,15 +36,6 @@ impl Mac {
             RowElem::Bytes => None,
             RowElem::F32 => Some((Mac::Fma, RowElem::F32)),
             RowElem::Bf16 | RowElem::Bf16InF32 => Some((Mac::Fma, RowElem::Bf16InF32)),
-        }
-    }
-
-    /// The unit that it keeps busy.
-    pub fn unit(self) -> Unit {
-        match self {
-            Mac::Fma => Unit::F32,
-            Mac::Dot2Bf16 => Unit::Bf16,
-            Mac::Dot4I8 => Unit::Int8,
         }
     }
 

@@ -9,9 +9,11 @@ use super::int_product::IntProduct;
 use super::mac::Mac;
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
+use crate::formats::quant::QuantLayout;
 use crate::kir::{Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use crate::schedule::{Schedule, Tile};
+use llmc_abi::manifest::Unit;
 
 /// The product of one unit: `panels` panels of weights with `k` elements per row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,19 @@ impl Product {
         s.gemm_k_block / 4
     }
 
+    /// What is busy multiplying.
+    pub fn unit(&self, s: &Schedule) -> Unit {
+        match (self.mac, self.format) {
+            (Mac::Fma, _) => Unit::F32,
+            (Mac::Dot2Bf16, _) => Unit::Bf16,
+            (Mac::Dot4I8, WeightFormat::Quant(scheme)) if s.halves => {
+                let layout = QuantLayout { scheme, k: self.k };
+                layout.steps_in_halves().map_or(Unit::Int8, |_| Unit::SmallInt8)
+            }
+            (Mac::Dot4I8, _) => Unit::Int8,
+        }
+    }
+
     fn panel_bytes(&self) -> usize {
         self.format.panel_bytes(self.k)
     }
@@ -113,7 +128,7 @@ impl Product {
                 coded.emit(env, s, at, &cut);
             }
             (WeightFormat::Quant(scheme), Some(weights)) => {
-                let int = IntProduct::new(env, self, scheme, weights);
+                let int = IntProduct::new(env, s, self, (scheme, weights));
                 self.emit_int(env, s, &int, at, n);
             }
             _ => self.emit_float(env, s, at, n),

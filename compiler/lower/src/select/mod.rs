@@ -109,7 +109,7 @@ impl Selected {
     /// What multiplies weights, of a product.
     pub fn unit(&self) -> Option<Unit> {
         match self {
-            Selected::Linear(k, _) => k.segments.first().map(|s| s.product.mac.unit()),
+            Selected::Linear(k, _) => k.segments.first().map(|s| s.product.unit(&k.schedule)),
             _ => None,
         }
     }

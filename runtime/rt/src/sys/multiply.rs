@@ -68,10 +68,12 @@ mod x86 {
 
     /// Best first.
     #[rustfmt::skip]
-    pub const TABLE: [Row; 7] = [
+    pub const TABLE: [Row; 9] = [
         Row { unit: Unit::Int8, needs: &[Feature::Avx512Vnni], name: "vpdpbusd", operations: 128 * SUMS, run: vnni },
         Row { unit: Unit::Int8, needs: &[Feature::Avx2], name: "vpmaddwd, vpaddd", operations: 32 * SUMS, run: madd },
         Row { unit: Unit::Int8, needs: &[], name: "pmaddwd, paddd", operations: 16 * SUMS, run: madd_sse },
+        Row { unit: Unit::SmallInt8, needs: &[Feature::Avx2], name: "vpmaddubsw, vpaddw", operations: 64 * SUMS, run: pairs },
+        Row { unit: Unit::SmallInt8, needs: &[Feature::Sse42], name: "pmaddubsw, paddw", operations: 32 * SUMS, run: pairs_sse },
         Row { unit: Unit::Bf16, needs: &[Feature::Avx512Bf16], name: "vdpbf16ps", operations: 64 * SUMS, run: bf16 },
         Row { unit: Unit::F32, needs: &[Feature::Avx512f], name: "vfmadd, 512 bits", operations: 32 * SUMS, run: fma512 },
         Row { unit: Unit::F32, needs: &[Feature::Avx2, Feature::Fma], name: "vfmadd, 256 bits", operations: 16 * SUMS, run: fma256 },
@@ -106,6 +108,14 @@ mod x86 {
     multiplier!(madd_sse, "sse2", _mm_set1_epi16(1), _mm_setzero_si128(), |s, v| _mm_add_epi32(
         s,
         _mm_madd_epi16(s, v)
+    ));
+    multiplier!(pairs, "avx2", _mm256_set1_epi8(1), _mm256_setzero_si256(), |s, v| _mm256_add_epi16(
+        s,
+        _mm256_maddubs_epi16(s, v)
+    ));
+    multiplier!(pairs_sse, "ssse3", _mm_set1_epi8(1), _mm_setzero_si128(), |s, v| _mm_add_epi16(
+        s,
+        _mm_maddubs_epi16(s, v)
     ));
     multiplier!(
         bf16,

@@ -177,6 +177,8 @@ impl<'a> Emitter<'a, '_> {
             Op::Fma(a, b, c) => map3(scalar::fma(ty.elem), a, b, c),
             Op::Dot2Bf16 { acc, a, b } => map3(scalar::dot2_bf16, acc, a, b),
             Op::Dot4I8 { acc, a, b } => map3(scalar::dot4_i8, acc, a, b),
+            Op::Dot2I8 { acc, a, b } => map3(scalar::dot2_i8, acc, a, b),
+            Op::AddHalves { acc, a } => map2(scalar::add_halves, acc, a),
             Op::Select(c, a, b) => {
                 let a_stride = usize::from(self.ty(*c).lanes > 1);
                 Step::Map3 { f: scalar::select, to, lanes, a: at(c), a_stride, b: at(a), c: at(b) }

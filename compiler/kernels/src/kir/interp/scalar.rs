@@ -230,6 +230,24 @@ pub(super) fn dot4_i8(acc: u64, a: u64, b: u64) -> Lane {
     Ok(u64::from((acc as u32).wrapping_add(sum as u32)))
 }
 
+/// See [`crate::kir::Op::Dot2I8`].
+pub(super) fn dot2_i8(acc: u64, a: u64, b: u64) -> Lane {
+    let half = |i: u32| {
+        let byte = |v: u64, k: u32| (v >> (16 * i + 8 * k)) as u8;
+        let product = |k: u32| i32::from(byte(a, k)) * i32::from(byte(b, k) as i8);
+        let sum = (product(0) + product(1)).clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+        let sum = ((acc >> (16 * i)) as i16).wrapping_add(sum);
+        u64::from(sum as u16) << (16 * i)
+    };
+    Ok(half(0) | half(1))
+}
+
+/// See [`crate::kir::Op::AddHalves`].
+pub(super) fn add_halves(acc: u64, a: u64) -> Lane {
+    let [low, high] = [a as i16, (a >> 16) as i16].map(i32::from);
+    Ok(u64::from((acc as u32).wrapping_add((low + high) as u32)))
+}
+
 /// A conversion that keeps the number of lanes.
 pub(super) fn cast(cast: Cast, from: Elem, to: Elem) -> Fn1 {
     match cast {

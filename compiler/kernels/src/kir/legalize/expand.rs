@@ -18,6 +18,8 @@ impl Pass for Expand {
             Op::Cast(Cast::F32ToF16, a) if !limits.native_f16 => half::from_f32(b, v(a)),
             Op::Dot2Bf16 { acc, a, b: c } if !limits.native_dot2_bf16 => dot2_bf16(b, limits.fma, v(acc), v(a), v(c)),
             Op::Dot4I8 { acc, a, b: c } if !limits.native_dot4_i8 => dot4_i8(b, v(acc), v(a), v(c)),
+            Op::Dot2I8 { acc, a, b: c } if !limits.native_dot2_i8 => dot2_i8(b, v(acc), v(a), v(c)),
+            Op::AddHalves { acc, a } if !limits.native_dot2_i8 => add_halves(b, v(acc), v(a)),
             Op::Fma(x, y, z) => fma(b, limits.fma, v(x), v(y), v(z)),
             _ => return copy(b, env, op, ty),
         };
@@ -46,17 +48,50 @@ fn dot2_bf16(b: &mut Builder, native_fma: bool, acc: Val, x: Val, y: Val) -> Val
 }
 
 fn dot4_i8(b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
-    let ty = b.ty(x);
-    let byte = b.int(ty, 255);
-    let top = b.int(ty, 24);
     (0..4).fold(acc, |acc, k| {
-        let right = b.int(ty, 8 * k);
-        let left = b.int(ty, 24 - 8 * k);
-        let unsigned = b.lshr(x, right);
-        let unsigned = b.and(unsigned, byte);
-        let signed = b.shl(y, left);
-        let signed = b.bin(BinOp::AShr, signed, top);
-        let product = b.mul(unsigned, signed);
+        let product = byte_product(b, x, y, k);
         b.add(acc, product)
     })
+}
+
+/// The product of unsigned byte `k` of x with signed byte `k` of y.
+fn byte_product(b: &mut Builder, x: Val, y: Val, k: i64) -> Val {
+    let ty = b.ty(x);
+    let (byte, top) = (b.int(ty, 255), b.int(ty, 24));
+    let right = b.int(ty, 8 * k);
+    let left = b.int(ty, 24 - 8 * k);
+    let unsigned = b.lshr(x, right);
+    let unsigned = b.and(unsigned, byte);
+    let signed = b.shl(y, left);
+    let signed = b.bin(BinOp::AShr, signed, top);
+    b.mul(unsigned, signed)
+}
+
+fn dot2_i8(b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
+    let ty = b.ty(x);
+    let (least, most) = (b.int(ty, i16::MIN.into()), b.int(ty, i16::MAX.into()));
+    let sum = |b: &mut Builder, k: i64| {
+        let (first, second) = (byte_product(b, x, y, k), byte_product(b, x, y, k + 1));
+        let sum = b.add(first, second);
+        let sum = b.bin(BinOp::Max, sum, least);
+        b.bin(BinOp::Min, sum, most)
+    };
+    let (low, high) = (sum(b, 0), sum(b, 2));
+    let (mask, sixteen) = (b.int(ty, 0xffff), b.int(ty, 16));
+    // The low half must not carry into the high one.
+    let low = b.add(acc, low);
+    let low = b.and(low, mask);
+    let high = b.shl(high, sixteen);
+    let rest = b.int(ty, -0x1_0000);
+    let upper = b.and(acc, rest);
+    let high = b.add(upper, high);
+    b.bin(BinOp::Or, high, low)
+}
+
+fn add_halves(b: &mut Builder, acc: Val, x: Val) -> Val {
+    let sixteen = b.int(b.ty(x), 16);
+    let low = b.shl(x, sixteen);
+    let [low, high] = [low, x].map(|v| b.bin(BinOp::AShr, v, sixteen));
+    let sum = b.add(acc, low);
+    b.add(sum, high)
 }

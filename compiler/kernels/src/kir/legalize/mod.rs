@@ -25,8 +25,10 @@ pub struct Limits {
     pub native_f16: bool,
     /// [`Op::Dot2Bf16`] is an instruction.
     pub native_dot2_bf16: bool,
-    /// [`Op::Dot4I8`] is an instruction.
+    /// [`Op::Dot4I8`] is an instruction, or a few.
     pub native_dot4_i8: bool,
+    /// [`Op::Dot2I8`] and [`Op::AddHalves`] are instructions.
+    pub native_dot2_i8: bool,
     /// A multiply-add that rounds once is an instruction. Without it `Fma` becomes `Mul` and
     /// `Add`: two roundings.
     pub fma: bool,
@@ -44,6 +46,7 @@ impl Limits {
         native_f16: true,
         native_dot2_bf16: true,
         native_dot4_i8: true,
+        native_dot2_i8: true,
         fma: true,
         scalarize: never,
     };

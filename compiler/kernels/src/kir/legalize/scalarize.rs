@@ -33,7 +33,8 @@ impl Pass for Scalarize {
 fn can_run_by_lanes(op: &Op, operand: Ty, result: Ty) -> bool {
     let kind = match op {
         Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Cmp(..) | Op::Select(..) | Op::Shuffle(..) => true,
-        Op::Dot2Bf16 { .. } | Op::Dot4I8 { .. } | Op::Load { .. } | Op::Store { .. } => true,
+        Op::Dot2Bf16 { .. } | Op::Dot4I8 { .. } | Op::Dot2I8 { .. } | Op::AddHalves { .. } => true,
+        Op::Load { .. } | Op::Store { .. } => true,
         Op::Cast(cast, _) => *cast != Cast::Bitcast || operand.lanes == result.lanes,
         _ => false,
     };

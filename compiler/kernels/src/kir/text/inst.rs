@@ -223,6 +223,7 @@ impl Parser<'_> {
                 let (table, index) = self.two()?;
                 Ok(Op::Table16 { table, index })
             }
+            "add_halves" => self.two().map(|(acc, a)| Op::AddHalves { acc, a }),
             _ => self.three(name),
         }
     }
@@ -242,6 +243,7 @@ impl Parser<'_> {
             "select" => Ok(Op::Select(a, b, c)),
             "dot2_bf16" => Ok(Op::Dot2Bf16 { acc: a, a: b, b: c }),
             "dot4_i8" => Ok(Op::Dot4I8 { acc: a, a: b, b: c }),
+            "dot2_i8" => Ok(Op::Dot2I8 { acc: a, a: b, b: c }),
             _ => self.fail("an instruction"),
         }
     }
@@ -300,7 +302,7 @@ impl Parser<'_> {
 }
 
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 19] = [
+    const OTHERS: [&str; 21] = [
         "load_matrix",
         "thread",
         "shared",
@@ -319,6 +321,8 @@ fn is_computation(name: &str) -> bool {
         "select",
         "dot2_bf16",
         "dot4_i8",
+        "dot2_i8",
+        "add_halves",
         "table16",
     ];
     named(&UN, name).is_some()

@@ -16,7 +16,8 @@
 //! | `PtrAdd` | ptr, i64 | ptr |
 //! | `Load`, `Store` | ptr, (value); anything but i1 | the value; none |
 //! | `Dot2Bf16` | f32, i32, i32 with equal lanes | as the first |
-//! | `Dot4I8` | three i32 alike | the same |
+//! | `Dot4I8`, `Dot2I8` | three i32 alike | the same |
+//! | `AddHalves` | two i32 alike | the same |
 //! | `Table16` | two i8 of 16, 32 or 64 lanes alike | the same |
 //! | `Thread`, `Shared` | | i64; ptr |
 //! | `LaneXor` | i32 or f32 scalar; the mask is 1 to 31 | the same |
@@ -173,9 +174,13 @@ fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
             let packed = ty.with_elem(Elem::I32);
             exactly("operands", operands, &[ty, packed, packed])
         }
-        (Op::Dot4I8 { .. }, operands) => {
+        (Op::Dot4I8 { .. } | Op::Dot2I8 { .. }, operands) => {
             kind(ty, |e| e == Elem::I32, "i32")?;
             exactly("operands", operands, &[ty; 3])
+        }
+        (Op::AddHalves { .. }, operands) => {
+            kind(ty, |e| e == Elem::I32, "i32")?;
+            exactly("operands", operands, &[ty; 2])
         }
         (Op::Table16 { .. }, operands) => {
             let holds = ty.elem == Elem::I8 && ty.lanes >= 16;
