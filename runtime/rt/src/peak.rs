@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn every_unit_of_this_machine_is_measured() {
         let mut workers = Workers::start(Some(1)).expect("starts");
-        for unit in [Unit::Int8, Unit::F32] {
+        for unit in [Unit::Int8, Unit::SmallInt8, Unit::Bf16, Unit::F32] {
             let multiply = Loop::new(unit, u64::MAX).expect("every x86-64 has it");
             let peak = fastest(&mut workers, unit, multiply);
             assert!(peak.gflop_s > 0.5, "{peak:?}");

@@ -66,15 +66,18 @@ mod x86 {
     /// Sums in flight, enough to hide the latency of any of these instructions.
     const SUMS: usize = 12;
 
-    /// Best first.
+    /// Best first. Where bf16 has no instruction of its own it is multiplied as f32.
     #[rustfmt::skip]
-    pub const TABLE: [Row; 9] = [
+    pub const TABLE: [Row; 12] = [
         Row { unit: Unit::Int8, needs: &[Feature::Avx512Vnni], name: "vpdpbusd", operations: 128 * SUMS, run: vnni },
         Row { unit: Unit::Int8, needs: &[Feature::Avx2], name: "vpmaddwd, vpaddd", operations: 32 * SUMS, run: madd },
         Row { unit: Unit::Int8, needs: &[], name: "pmaddwd, paddd", operations: 16 * SUMS, run: madd_sse },
         Row { unit: Unit::SmallInt8, needs: &[Feature::Avx2], name: "vpmaddubsw, vpaddw", operations: 64 * SUMS, run: pairs },
         Row { unit: Unit::SmallInt8, needs: &[Feature::Sse42], name: "pmaddubsw, paddw", operations: 32 * SUMS, run: pairs_sse },
         Row { unit: Unit::Bf16, needs: &[Feature::Avx512Bf16], name: "vdpbf16ps", operations: 64 * SUMS, run: bf16 },
+        Row { unit: Unit::Bf16, needs: &[Feature::Avx512f], name: "vfmadd, 512 bits", operations: 32 * SUMS, run: fma512 },
+        Row { unit: Unit::Bf16, needs: &[Feature::Avx2, Feature::Fma], name: "vfmadd, 256 bits", operations: 16 * SUMS, run: fma256 },
+        Row { unit: Unit::Bf16, needs: &[], name: "mulps, addps", operations: 8 * SUMS, run: sse },
         Row { unit: Unit::F32, needs: &[Feature::Avx512f], name: "vfmadd, 512 bits", operations: 32 * SUMS, run: fma512 },
         Row { unit: Unit::F32, needs: &[Feature::Avx2, Feature::Fma], name: "vfmadd, 256 bits", operations: 16 * SUMS, run: fma256 },
         Row { unit: Unit::F32, needs: &[], name: "mulps, addps", operations: 8 * SUMS, run: sse },
