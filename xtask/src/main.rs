@@ -2,6 +2,7 @@
 
 mod demo;
 mod make_model;
+mod peers;
 mod quality;
 mod setup;
 mod test;
@@ -34,6 +35,8 @@ enum Task {
         /// Only this
         what: Option<quality::What>,
     },
+    /// Measure llmc beside llama.cpp, the two taking turns
+    Peers(peers::Peers),
     /// Write a random-weight checkpoint of a real shape with a full-size tokenizer
     MakeModel {
         /// llama-1b, qwen3-0.6b or llama-8b
@@ -63,6 +66,7 @@ fn run(task: Task) -> Result<()> {
             sh(cargo().args(["test", "--release", "--workspace", "--test", "filetests"]).env("LLMC_BLESS", "1"))
         }
         Task::Quality { what } => quality::run(what),
+        Task::Peers(args) => peers::run(&args),
         Task::MakeModel { name, output } => {
             let output = output.unwrap_or_else(|| root().join("target/models").join(&name));
             make_model::run(&name, &output)
@@ -91,4 +95,13 @@ fn sh(command: &mut Command) -> Result<()> {
         bail!("{line}: {status}");
     }
     Ok(())
+}
+
+/// What a command prints; fails with what it complains of where it fails.
+fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
 }

@@ -3,6 +3,7 @@
 mod artifact_cli;
 mod artifact_files;
 mod bad_input;
+mod context;
 mod cuda;
 mod determinism;
 mod llmc_cli;

@@ -3,7 +3,8 @@
 //! Texts are scored in stretches longer than the bundled model's context. Full attention has to begin anew
 //! whenever its memory is full; a window goes on with the first and the last positions in the same memory.
 
-use super::{compile, model, output, write_page};
+use super::{compile, model, write_page};
+use crate::output;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;

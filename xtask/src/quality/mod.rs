@@ -8,7 +8,7 @@
 
 mod context;
 
-use crate::{cargo, root, sh};
+use crate::{cargo, output, root, sh};
 use anyhow::{Context, Result, bail};
 use llmc_ir::Scheme;
 use llmc_models::TensorFile;
@@ -245,14 +245,6 @@ fn compile(model: &Path, artifact: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut command = Command::new(root().join("target/release/llmc"));
     output(command.args(["compile", "-q"]).args(flags).arg("-o").arg(artifact).arg(model))?;
     Ok(artifact.into())
-}
-
-fn output(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(output.stdout)
 }
 
 /// The first windows of each text.
