@@ -129,7 +129,8 @@ fn a_text_goes_on_without_end_in_the_same_memory() {
         count += 1;
         match count {
             2_000 => early = resident(child.id()),
-            10_000 | 20_000 | 30_000 | 40_000 => {
+            // What a pipe holds is less than what is still to come: the process is there.
+            10_000 | 20_000 | 30_000 => {
                 let now = resident(child.id());
                 assert!(now <= early + 256, "{early} KiB after 2000 tokens, {now} after {count}");
             }

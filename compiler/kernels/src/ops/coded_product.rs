@@ -1,8 +1,9 @@
 //! The product of rows of floats with weights whose codes stand for floats.
 //!
 //! A weight is decoded to the f32 that it means, its scale included, and multiplied as such: the sums
-//! have the bits that the same weights in f32 would give. A GEMV decodes a step of k when it needs it; a
-//! GEMM decodes some k of all panels for all its rows, and is then the product of weights in f32.
+//! have the bits that the same weights in f32 would give. A GEMM decodes some k of all panels for all its rows,
+//! and is then the product of weights in f32; so does a GEMV of values that are looked up, panel by panel. Other
+//! GEMVs decode a step of k when they need it.
 
 use super::product::{At, CodedWeights, Cut, GemmBlocks, Product, VECTOR_BYTES};
 use crate::env::Env;
