@@ -6,7 +6,7 @@
 //! GEMVs decode a step of k when they need it.
 
 use super::product::{At, CodedWeights, Cut, GemmBlocks, Product, VECTOR_BYTES};
-use crate::env::Env;
+use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
 use crate::formats::float_codes::{FloatCodes, QUAD, STEP};
 use crate::formats::quant::QuantLayout;
@@ -25,13 +25,10 @@ pub(super) struct CodedProduct<'a> {
     decoded: Val,
 }
 
-/// Bytes from a step's codes to what is asked for.
-type Ahead = usize;
-
 impl<'a> CodedProduct<'a> {
     /// The product of these weights.
     pub(super) fn new(env: &mut Env, product: &'a Product, scheme: Scheme, weights: CodedWeights) -> CodedProduct<'a> {
-        let table = weights.table.map(|offset| env.ptr(crate::env::Place::Weights(offset)));
+        let table = weights.table.map(|offset| env.ptr(Place::Weights(offset)));
         let layout = QuantLayout { scheme, k: product.k };
         CodedProduct { product, codes: FloatCodes { layout, table }, decoded: env.ptr(weights.codes) }
     }
@@ -43,18 +40,9 @@ impl<'a> CodedProduct<'a> {
     /// Emits the product of rows, cut into tiles and what is left.
     pub(super) fn emit(&self, env: &mut Env, s: &Schedule, at: At, cut: &Cut) {
         self.gemm(env, s, at, cut);
-        env.for_range(cut.rest.0, cut.rest.1, 1, |env, t| {
-            let x = env.at(at.x, t, self.product.x_stride);
-            let raw = env.at(at.raw, t, self.product.raw_bytes());
-            let mut p = 0;
-            while p < self.product.panels {
-                let streams = s.gemv_panels.min(self.product.panels - p);
-                let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
-                let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                let part = Product { panels: streams, ..*self.product };
-                CodedProduct { product: &part, ..*self }.row(env, s, At { x, w, raw });
-                p += streams;
-            }
+        self.product.gemv(env, s, at, cut.rest, |env, streams, at| {
+            let part = Product { panels: streams, ..*self.product };
+            CodedProduct { product: &part, ..*self }.row(env, s, at);
         });
     }
 
@@ -91,7 +79,8 @@ impl<'a> CodedProduct<'a> {
         }
     }
 
-    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: Ahead) -> Vec<Val> {
+    /// Steps `first..end`, each asking for codes `ahead` bytes behind its own.
+    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: usize) -> Vec<Val> {
         if first == end {
             return init.to_vec();
         }
@@ -106,7 +95,7 @@ impl<'a> CodedProduct<'a> {
         at: At,
         (step, len): (Val, usize),
         sums: &[Val],
-        ahead: Option<Ahead>,
+        ahead: Option<usize>,
     ) -> Vec<Val> {
         let mac = self.product.mac;
         let xs = env.at(at.x, step, STEP * mac.row_elem_bytes());
@@ -129,7 +118,7 @@ impl<'a> CodedProduct<'a> {
     }
 
     /// Asks for what stands `ahead` bytes behind a step's codes.
-    fn ask(&self, env: &mut Env, panel: Val, step: Val, ahead: Ahead) {
+    fn ask(&self, env: &mut Env, panel: Val, step: Val, ahead: usize) {
         let codes = self.step_at(env, panel, step);
         let wanted = env.b.ptr_add_const(codes, ahead);
         (0..self.codes.step_bytes()).step_by(ALIGN).for_each(|line| env.b.prefetch(wanted, line as i32));
@@ -151,7 +140,8 @@ impl<'a> CodedProduct<'a> {
     fn gemm(&self, env: &mut Env, s: &Schedule, at: At, cut: &Cut) {
         let most = Product::decoded_k(s);
         let (whole, rest) = (self.product.k / most * most, self.product.k % most);
-        self.product.clear(env, at.raw, cut.tiled());
+        let zero = env.b.float(FLOATS, 0.0);
+        self.product.clear(env, at.raw, cut.tiled(), zero);
         env.for_const(whole, most, |env, k0| self.chunk(env, at, cut, (k0, most)));
         if rest > 0 {
             let k0 = env.b.index(whole);

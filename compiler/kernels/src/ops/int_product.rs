@@ -93,26 +93,10 @@ impl<'a> IntProduct<'a> {
         (0..count).map(|p| env.b.ptr_add_const(w, p * self.layout().panel_bytes())).collect()
     }
 
-    /// Rows `first..n`, one at a time.
-    pub(super) fn gemv(&self, env: &mut Env, s: &Schedule, at: At, (first, n): (Val, Val)) {
-        env.for_range(first, n, 1, |env, t| {
-            let x = env.at(at.x, t, self.product.x_stride);
-            let raw = env.at(at.raw, t, self.product.raw_bytes());
-            let mut p = 0;
-            while p < self.product.panels {
-                let streams = s.gemv_panels.min(self.product.panels - p);
-                let w = env.b.ptr_add_const(at.w, p * self.layout().panel_bytes());
-                let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                self.gemv_panels(env, s, streams, At { x, w, raw });
-                p += streams;
-            }
-        });
-    }
-
     /// One row with `streams` panels. Packed codes are asked for ahead all the time, since decoding
     /// leaves the processor too few loads in flight; the last blocks ask for the beginning of the panels
     /// that come next.
-    fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
+    pub(super) fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let panels = self.panels(env, at.w, streams);
         let (layout, group) = (self.layout(), self.layout().group_blocks());
         let (blocks, bytes) = (layout.blocks(), layout.block_bytes());
@@ -204,7 +188,8 @@ impl<'a> IntProduct<'a> {
         let tile = self.tile(s);
         let most = s.gemm_k_block / BLOCK;
         let (whole, rest) = (self.layout().blocks() / most * most, self.layout().blocks() % most);
-        self.clear(env, at.raw, rows);
+        let zero = self.sums.zero(env);
+        self.product.clear(env, at.raw, rows, zero);
         let (lo, hi) = (env.b.index(0), env.b.index(whole));
         if whole > 0 {
             env.for_range(lo, hi, most, |env, block| self.chunk(env, tile, at, rows, (block, most)));
@@ -218,14 +203,6 @@ impl<'a> IntProduct<'a> {
     /// The tile of a GEMM.
     pub(super) fn tile(&self, s: &Schedule) -> Tile {
         if self.sums.is_row_scaled() { s.int_gemm } else { s.int_gemm_groups }
-    }
-
-    fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val)) {
-        let zero = self.sums.zero(env);
-        env.for_range(first, end, 1, |env, r| {
-            let row = env.at(raw, r, self.product.raw_bytes());
-            (0..self.product.panels).for_each(|p| env.b.store(zero, row, (p * VECTOR_BYTES) as i32));
-        });
     }
 
     fn chunk(&self, env: &mut Env, tile: Tile, at: At, rows: (Val, Val), chunk: Chunk) {

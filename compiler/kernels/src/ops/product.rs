@@ -140,7 +140,7 @@ impl Product {
         for (tile, rows) in &cut.tiles {
             self.gemm(env, s, *tile, at, *rows);
         }
-        self.gemv(env, s, at, cut.rest);
+        self.gemv(env, s, at, cut.rest, |env, streams, at| self.gemv_panels(env, s, streams, at));
     }
 
     fn emit_int(&self, env: &mut Env, s: &Schedule, int: &IntProduct<'_>, at: At, n: Val) {
@@ -149,7 +149,7 @@ impl Product {
         let rest = env.b.rem(n, tile);
         let end = env.b.sub(n, rest);
         int.gemm(env, s, at, (first, end));
-        int.gemv(env, s, at, (end, n));
+        self.gemv(env, s, at, (end, n), |env, streams, at| int.gemv_panels(env, s, streams, at));
         int.finish(env, at, n);
     }
 
@@ -159,7 +159,8 @@ impl Product {
         let block = s.gemm_k_block.next_multiple_of(self.format.k_step());
         let whole = self.k / block * block;
         if whole > block {
-            self.clear(env, at.raw, (first, end));
+            let zero = env.b.float(VECTOR, 0.0);
+            self.clear(env, at.raw, (first, end), zero);
         }
         let (lo, hi) = (env.b.index(0), env.b.index(whole));
         let mut blocks = GemmBlocks { product: self, tile, at, rows: (first, end), fresh: whole <= block };
@@ -173,9 +174,8 @@ impl Product {
         }
     }
 
-    /// Sets the sums of rows to zero.
-    pub(super) fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val)) {
-        let zero = env.b.float(VECTOR, 0.0);
+    /// Sets the sums of rows to `zero`.
+    pub(super) fn clear(&self, env: &mut Env, raw: Val, (first, end): (Val, Val), zero: Val) {
         env.for_range(first, end, 1, |env, r| {
             let row = env.at(raw, r, self.raw_bytes());
             for p in 0..self.panels {
@@ -185,8 +185,15 @@ impl Product {
         });
     }
 
-    /// Rows `first..n`, one at a time, `gemv_panels` panels streamed together.
-    fn gemv(&self, env: &mut Env, s: &Schedule, at: At, (first, n): (Val, Val)) {
+    /// Rows `first..n`, one at a time, `gemv_panels` panels streamed together: `each` gets their number and places.
+    pub(super) fn gemv(
+        &self,
+        env: &mut Env,
+        s: &Schedule,
+        at: At,
+        (first, n): (Val, Val),
+        each: impl Fn(&mut Env, usize, At),
+    ) {
         env.for_range(first, n, 1, |env, t| {
             let x = env.at(at.x, t, self.x_stride);
             let raw = env.at(at.raw, t, self.raw_bytes());
@@ -195,7 +202,7 @@ impl Product {
                 let streams = s.gemv_panels.min(self.panels - p);
                 let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
                 let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                self.gemv_panels(env, s, streams, At { x, w, raw });
+                each(env, streams, At { x, w, raw });
                 p += streams;
             }
         });
