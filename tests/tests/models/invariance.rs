@@ -154,3 +154,20 @@ fn cache_pages_past_2_to_the_31_elements() {
         }
     }
 }
+
+/// Asserts that every cut of the work (workers, tokens of a chunk) gives the logits of a sequence with the bits
+/// `known`, or with the first cut's where none are known yet.
+pub fn same_in_every_cut(
+    (model, backend, pages): (&Model, &dyn Backend, &Pages),
+    ids: &[i32],
+    cuts: &[(usize, usize)],
+    known: &mut Option<Vec<u32>>,
+    what: &str,
+) {
+    for (workers, chunk) in cuts {
+        let mut native = Native::new(model, backend, pages.clone(), *workers);
+        let found = bits(&prefill(&mut native, 0, ids, *chunk));
+        let expected = known.get_or_insert_with(|| found.clone());
+        assert!(found == *expected, "{what}, {}: {workers} workers, chunks of {chunk}", backend.name());
+    }
+}

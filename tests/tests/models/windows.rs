@@ -1,7 +1,7 @@
 //! Texts that pass the context: the first and the last pages stay in sight. Kernels against the graph's meaning,
 //! and the runtime, which forgets pages, against kernels that have them all.
 
-use crate::invariance::backends;
+use crate::invariance::{backends, same_in_every_cut};
 use crate::quantized::bits;
 use llmc::options::{CtxPolicy, Options};
 use llmc_abi::manifest::Keep;
@@ -48,17 +48,14 @@ fn kernels_see_what_the_graph_sees() {
             let how = Planning::plain(build, vector_bytes, TOKENS);
             let model = Model::new(&folder, &how);
             let pages = Pages::new(1, 1, TOKENS);
-            for (workers, chunk) in [(1, TOKENS), (2, 5), (3, 1), (2, 64)] {
-                let mut native = Native::new(&model, &*backend, pages.clone(), workers);
-                let found = prefill(&mut native, 0, &ids, chunk);
-                let known = first.is_some();
-                let native = first.get_or_insert_with(|| bits(&found));
-                assert!(bits(&found) == *native, "{name}, {}: {workers} workers, chunks of {chunk}", backend.name());
-                if !known {
-                    let error = error(&found, &meaning(&folder, &how, &ids));
-                    println!("{name}: {error:.1e} from the graph's meaning");
-                    assert!(error <= 1e-5, "{name}: {error}");
-                }
+            let cuts = [(1, TOKENS), (2, 5), (3, 1), (2, 64)];
+            let known = first.is_some();
+            same_in_every_cut((&model, &*backend, &pages), &ids, &cuts, &mut first, name);
+            if let (false, Some(found)) = (known, &first) {
+                let found: Vec<f32> = found.iter().copied().map(f32::from_bits).collect();
+                let error = error(&found, &meaning(&folder, &how, &ids));
+                println!("{name}: {error:.1e} from the graph's meaning");
+                assert!(error <= 1e-5, "{name}: {error}");
             }
         }
     }
