@@ -245,7 +245,7 @@ pub struct Native<'a> {
 }
 
 impl<'a> Native<'a> {
-    /// Compiles the model's step for the target it was planned for, which this machine must be.
+    /// Compiles the model's step for this machine: of the target it was planned for, code uses what is there.
     pub fn new(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize) -> Native<'a> {
         Native::compile(model, backend, pages, workers, region_of(&model.weights))
     }
@@ -259,7 +259,8 @@ impl<'a> Native<'a> {
 
     fn compile(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize, weights: Region) -> Native<'a> {
         let target = &model.plan.variants[model.variant].target;
-        let objects = backend.compile(model.program(), target).unwrap_or_else(|e| panic!("{e}"));
+        let here = Target { features: target.features & llmc_abi::features::detect(), ..target.clone() };
+        let objects = backend.compile(model.program(), &here).unwrap_or_else(|e| panic!("{e}"));
         let page_bytes = model.plan.kv.page_bytes;
         let mut kv = region(pages.end() * page_bytes);
         kv.slice(pages.first() * page_bytes, (pages.end() - pages.first()) * page_bytes).fill(POISON);

@@ -190,6 +190,24 @@ fn dot_products_are_instructions_where_they_exist() {
     assert!(asm.contains("vfmadd") && !asm.contains("zmm") && !asm.contains("vpdpbusd"), "{asm}");
 }
 
+#[cfg(feature = "llvm")]
+#[test]
+fn tiles_are_instructions_where_they_exist() {
+    for (name, product) in [("tiles_i8", "tdpbsud"), ("tiles_bf16", "tdpbf16ps")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("filetests/kernel/{name}.kir"));
+        let program = filetest::parse(&std::fs::read_to_string(path).unwrap()).unwrap().program;
+        let asm = |target: &str| {
+            llmc_codegen_llvm::LlvmBackend.asm_text(&program, &Target::from_name(target).unwrap()).unwrap()
+        };
+        let with = asm("x86-64-amx");
+        for word in ["ldtilecfg", "tileloadd", product, "tilestored", "tilerelease"] {
+            assert!(with.contains(word), "no {word} in\n{with}");
+        }
+        let without = asm("x86-64-v4");
+        assert!(!without.contains("tile") && without.contains("zmm"), "{without}");
+    }
+}
+
 #[test]
 fn the_same_program_gives_the_same_bytes() {
     let program = kirgen::program(1);

@@ -12,6 +12,7 @@ pub fn of(target: &Target) -> Limits {
         native_dot2_bf16: false,
         native_dot4_i8: true,
         native_dot2_i8: target.has_byte_pairs(),
+        native_tiles: false,
         fma: target.has_fma(),
         scalarize,
     }

@@ -28,6 +28,10 @@ pub struct Schedule {
     /// Whether products of small codes are best summed in 16 bits first: where four byte products are no
     /// instruction, but two are.
     pub halves: bool,
+    /// Whether products of many rows go through the processor's tiles.
+    pub matrix: bool,
+    /// Whether products of bf16 are summed as the processor's tiles sum them, be they made there or not.
+    pub tile_sums: bool,
     /// Whether a group of threads multiplies by tiles in shared memory, for steps of many tokens.
     pub tiles: bool,
 }
@@ -49,11 +53,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, halves: false, tiles: false }),
+                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, halves: false, tiles: false }),
+                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, halves: false, tiles: false }),
+                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, halves: false, matrix: false, tile_sums: false, tiles: false }),
 ];
 
 impl Schedule {
@@ -68,6 +72,8 @@ impl Schedule {
         };
         let width = width.min(max_vector_bytes);
         let schedule = TABLE.iter().find(|(bytes, _)| *bytes <= width).map_or(TABLE[2].1, |(_, s)| *s);
-        Schedule { halves: target.has_byte_pairs() && !target.has(Feature::Avx512Vnni), ..schedule }
+        let tiles = target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16);
+        let halves = target.has_byte_pairs() && !target.has(Feature::Avx512Vnni);
+        Schedule { halves, matrix: tiles && width == 64, tile_sums: tiles, ..schedule }
     }
 }

@@ -175,6 +175,10 @@ pub enum Unit {
     SmallInt8,
     /// bf16 times bf16, summed in f32.
     Bf16,
+    /// Bytes times bytes in tiles, summed in 32-bit integers.
+    Int8Tiles,
+    /// bf16 times bf16 in tiles, summed in f32.
+    Bf16Tiles,
     /// f32 times f32.
     F32,
 }

@@ -10,5 +10,6 @@ mod large;
 mod pruning;
 mod quantized;
 mod rewriting;
+mod tiles;
 mod trained;
 mod windows;

@@ -5,19 +5,39 @@ pub mod nvptx;
 mod nvptx_bulk;
 mod nvptx_table;
 mod x86;
+mod x86_tiles;
 
 use crate::error::Failure;
 use crate::lower::Lower;
-use inkwell::values::BasicValueEnum;
+use inkwell::values::{BasicValueEnum, PointerValue};
 use llmc_kernels::Target;
-use llmc_kernels::kir::Inst;
 use llmc_kernels::kir::legalize::Limits;
+use llmc_kernels::kir::{Inst, Tiles};
 
 /// Emits an instruction of KIR, given its operands in KIR's order.
 pub type Native = for<'c> fn(&Lower<'c, '_>, &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure>;
 
 /// Emits an instruction of a group of threads; its value if it has one.
 pub type Group = for<'c> fn(&Lower<'c, '_>, &Inst) -> Result<Option<BasicValueEnum<'c>>, Failure>;
+
+/// What a function that multiplies in tiles keeps on its stack.
+#[derive(Clone, Copy)]
+pub struct TileState<'c> {
+    /// The configuration.
+    pub config: PointerValue<'c>,
+    /// Rows (i64) that it was loaded for; 0 if it was not.
+    pub rows: PointerValue<'c>,
+}
+
+/// Products in tiles: what a function begins with, a product of x, panels, sums and rows, and what it ends with.
+pub struct TileUnit {
+    /// At the beginning of the function.
+    pub begin: for<'c> fn(&Lower<'c, '_>) -> Result<TileState<'c>, Failure>,
+    /// The instruction.
+    pub product: for<'c> fn(&Lower<'c, '_>, TileState<'c>, &Tiles, [BasicValueEnum<'c>; 4]) -> Result<(), Failure>,
+    /// At its end.
+    pub end: fn(&Lower<'_, '_>) -> Result<(), Failure>,
+}
 
 /// An instruction set.
 pub struct Isa {
@@ -41,6 +61,8 @@ pub struct Isa {
     pub dot2_i8: Option<Native>,
     /// The `AddHalves` instruction, where the limits allow it.
     pub add_halves: Option<Native>,
+    /// Products in tiles, where the limits allow them.
+    pub tiles: Option<TileUnit>,
     /// The `Table16` instruction.
     pub table16: Option<Native>,
     /// Where a worker is a group of threads: the instructions of groups, barriers of all workers and

@@ -29,11 +29,18 @@ pub const ISA: Isa = Isa {
     initialize: || LlvmTarget::initialize_nvptx(&InitializationConfig::default()),
     features: |target| if target.gpu_arch >= 90 { "+ptx80" } else { "+ptx70" }.into(),
     tuning: |_| &[],
-    limits: |_| Limits { native_dot2_bf16: false, native_dot4_i8: false, native_dot2_i8: false, ..Limits::NONE },
+    limits: |_| Limits {
+        native_dot2_bf16: false,
+        native_dot4_i8: false,
+        native_dot2_i8: false,
+        native_tiles: false,
+        ..Limits::NONE
+    },
     dot2_bf16: None,
     dot4_i8: None,
     dot2_i8: None,
     add_halves: None,
+    tiles: None,
     table16: Some(table16 as Native),
     group: Some(group),
 };

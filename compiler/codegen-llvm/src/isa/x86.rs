@@ -1,6 +1,6 @@
 //! x86-64: F16C and AVX-512 conversions, dot products, byte shuffles.
 
-use super::{Isa, Native};
+use super::{Isa, Native, TileUnit, x86_tiles};
 use crate::error::Failure;
 use crate::lower::Lower;
 use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
@@ -22,6 +22,7 @@ pub const ISA: Isa = Isa {
     dot4_i8: Some(dot4_i8 as Native),
     dot2_i8: Some(dot2_i8 as Native),
     add_halves: Some(add_halves as Native),
+    tiles: Some(TileUnit { begin: x86_tiles::begin, product: x86_tiles::product, end: x86_tiles::end }),
     table16: Some(table16 as Native),
     group: None,
 };
@@ -38,6 +39,7 @@ fn limits(target: &Target) -> Limits {
         vector_bits: if wide { 512 } else { u32::MAX },
         native_f16: target.has(Feature::F16c),
         native_dot2_bf16: target.has(Feature::Avx512Bf16),
+        native_tiles: target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16),
         fma: target.has(Feature::Fma),
         ..Limits::NONE
     }

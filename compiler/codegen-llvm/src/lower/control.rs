@@ -69,6 +69,17 @@ impl<'c> Lower<'c, '_> {
         self.join(results, [(&a, a_end), (&b, b_end)])
     }
 
+    /// Emits `then` where `cond` holds.
+    pub fn only_if(&self, cond: IntValue<'c>, then: impl FnOnce(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
+        let [block, join] = ["then", "join"].map(|n| self.context.append_basic_block(self.function, n));
+        self.builder.build_conditional_branch(cond, block, join)?;
+        self.builder.position_at_end(block);
+        then(self)?;
+        self.builder.build_unconditional_branch(join)?;
+        self.builder.position_at_end(join);
+        Ok(())
+    }
+
     /// Defines results by where control came from.
     fn join(&mut self, results: &[Val], sides: [(&[BasicValueEnum<'c>], BasicBlock<'c>); 2]) -> Result<(), Failure> {
         let phis = self.phis(sides[0].0)?;

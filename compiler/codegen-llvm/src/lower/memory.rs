@@ -107,7 +107,7 @@ impl<'c> Lower<'c, '_> {
     }
 
     /// Frame memory is allocated in the entry block, wherever it is asked for.
-    pub(super) fn stack(&self, bytes: u32) -> Result<BasicValueEnum<'c>, Failure> {
+    pub fn stack(&self, bytes: u32) -> Result<BasicValueEnum<'c>, Failure> {
         let here = self.builder.get_insert_block().ok_or("the builder is in a block")?;
         let entry = self.function.get_first_basic_block().ok_or("the function has a block")?;
         match entry.get_first_instruction() {

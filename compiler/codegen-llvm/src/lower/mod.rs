@@ -9,7 +9,7 @@ mod memory;
 mod vector;
 
 use crate::error::Failure;
-use crate::isa::Isa;
+use crate::isa::{Isa, TileState, TileUnit};
 use crate::machine::Machine;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::builder::Builder;
@@ -40,6 +40,8 @@ pub struct Lower<'c, 'a> {
     values: Vec<Option<BasicValueEnum<'c>>>,
     /// Non-temporal stores are made visible before a barrier and before returning.
     streams: bool,
+    /// Where products are made in tiles.
+    tiles: Option<TileState<'c>>,
 }
 
 /// Lowers a function of the program into the module.
@@ -64,7 +66,8 @@ pub fn function<'c>(
         source,
         function,
         values: vec![None; source.types.len()],
-        streams: has_stream_store(&source.body),
+        streams: has(&source.body, &|op| matches!(op, Op::Store { hint: Hint::Stream, .. })),
+        tiles: None,
     };
     lower.body()
 }
@@ -99,12 +102,12 @@ fn attributes(context: &Context, machine: &Machine, isa: &Isa, function: Functio
     }
 }
 
-fn has_stream_store(region: &Region) -> bool {
+/// Whether an instruction of the region is `wanted`.
+fn has(region: &Region, wanted: &dyn Fn(&Op) -> bool) -> bool {
     region.body.iter().any(|inst| match &inst.op {
-        Op::Store { hint, .. } => *hint == Hint::Stream,
-        Op::For { body, .. } => has_stream_store(body),
-        Op::If { then, els, .. } => has_stream_store(then) || has_stream_store(els),
-        _ => false,
+        Op::For { body, .. } => has(body, wanted),
+        Op::If { then, els, .. } => has(then, wanted) || has(els, wanted),
+        op => wanted(op),
     })
 }
 
@@ -176,7 +179,8 @@ impl<'c> Lower<'c, '_> {
         found.ok_or_else(|| Failure::from(format!("LLVM has no intrinsic {name} of these types")))
     }
 
-    fn call_value(
+    /// Calls a function; its value if it has one.
+    pub fn call_value(
         &self,
         callee: FunctionValue<'c>,
         args: &[BasicValueEnum<'c>],
@@ -200,7 +204,12 @@ impl<'c> Lower<'c, '_> {
         for (param, value) in self.source.body.params.iter().zip(self.function.get_params()) {
             self.values[param.0 as usize] = Some(value);
         }
+        let unit = self.isa.tiles.as_ref().filter(|_| has(&self.source.body, &|op| matches!(op, Op::Tiles { .. })));
+        self.tiles = unit.map(|unit| (unit.begin)(self)).transpose()?;
         self.region(&self.source.body)?;
+        if let Some(unit) = unit {
+            (unit.end)(self)?;
+        }
         self.flush_streams()?;
         self.builder.build_return(None)?;
         Ok(())
@@ -267,6 +276,12 @@ impl<'c> Lower<'c, '_> {
             Op::If { cond, then, els } => self.branch(self.get(*cond).into_int_value(), then, els, &inst.results),
             Op::Store { ptr, offset, value, align, hint } => {
                 self.store(self.get(*ptr), *offset, self.get(*value), *align, *hint)
+            }
+            Op::Tiles { tiles, x, panels, sums, rows } => {
+                let operands = [x, panels, sums, rows].map(|v| self.get(*v));
+                let (unit, state) = (self.isa.tiles.as_ref(), self.tiles);
+                let (unit, state): (&TileUnit, _) = unit.zip(state).ok_or("the target has no tiles")?;
+                (unit.product)(self, state, tiles, operands)
             }
             Op::Prefetch { ptr, offset } => self.prefetch(self.get(*ptr), *offset),
             Op::Call { callee, args } => self.call(callee, args),

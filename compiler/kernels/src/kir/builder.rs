@@ -3,7 +3,7 @@
 //! Methods panic on type errors: those are bugs of a kernel, caught when it is first built.
 
 use super::func::{Function, Region, Val};
-use super::inst::{BinOp, Cast, Cond, Hint, Inst, Mma, Op, UnOp};
+use super::inst::{BinOp, Cast, Cond, Hint, Inst, Mma, Op, Tiles, UnOp};
 use super::types::{Elem, Ty};
 
 /// A function under construction.
@@ -267,6 +267,11 @@ impl Builder {
     pub fn add_halves(&mut self, acc: Val, a: Val) -> Val {
         let ty = self.ty(acc);
         self.value(Op::AddHalves { acc, a }, ty)
+    }
+
+    /// Products of `rows` (i64) rows of x with panels, added to the sums; see [`Tiles`].
+    pub fn tiles(&mut self, tiles: Tiles, (x, panels, sums): (Val, Val, Val), rows: Val) {
+        self.emit(Op::Tiles { tiles, x, panels, sums, rows }, vec![]);
     }
 
     /// Bytes looked up in tables of 16; see [`Op::Table16`].

@@ -119,6 +119,38 @@ pub enum Mma {
     U8S8,
 }
 
+/// What a processor's tiles multiply in memory: rows of x with panels of 16 columns, adding to sums that
+/// stand there in rows, the panels side by side. x is taken in blocks of 64 bytes, 16 words of 32 bits each; a word
+/// is multiplied with the 16 words of its vector in the panel, where vectors follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    /// What words hold.
+    pub kind: TileKind,
+    /// The most rows, 16 or 32.
+    pub most_rows: u32,
+    /// Panels, 1 or 2.
+    pub panels: u32,
+    /// Blocks of each row.
+    pub blocks: u32,
+    /// Bytes from one row of x to the next.
+    pub x_stride: u32,
+    /// Bytes from one panel to the next.
+    pub panel_stride: u32,
+    /// Bytes from one row of sums to the next.
+    pub sum_stride: u32,
+}
+
+/// What a word of 32 bits holds where [`Tiles`] are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TileKind {
+    /// Four bytes, signed ones of x and unsigned ones of panels: sums are i32 as those of [`Op::Dot4I8`].
+    I8,
+    /// Two bf16. In each block the products of the lower halves and those of the upper ones are summed by
+    /// themselves from zero, a single-rounded fma each; the two sums are added, then to the sum in memory, an f32.
+    /// Subnormals may be taken as zero.
+    Bf16,
+}
+
 /// What an instruction does. Operand and result types are in [`super::verify`].
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
@@ -168,6 +200,8 @@ pub enum Op {
     Dot2I8 { acc: Val, a: Val, b: Val },
     /// `acc + low half + high half` of each i32 lane of a, the halves being signed.
     AddHalves { acc: Val, a: Val },
+    /// See [`Tiles`]. `rows` (i64) is more than 0, at most `most_rows`, and more than 16 where that is 32.
+    Tiles { tiles: Tiles, x: Val, panels: Val, sums: Val, rows: Val },
     /// Bytes looked up in tables of 16: lane i is lane `16 * (i / 16) + index_i` of the table. Both are
     /// i8 vectors of 16, 32 or 64 lanes; an index is less than 16.
     Table16 { table: Val, index: Val },

@@ -1,6 +1,6 @@
 //! Names of operations in the text form.
 
-use super::inst::{BinOp, Cast, Cond, Mma, UnOp};
+use super::inst::{BinOp, Cast, Cond, Mma, TileKind, UnOp};
 
 /// The element of `table` with this name.
 pub(super) fn named<T: Copy>(table: &[(T, &str)], name: &str) -> Option<T> {
@@ -58,5 +58,7 @@ pub(super) const CAST: [(Cast, &str); 10] = [
     (Cast::F16ToF32, "f16_to_f32"),
     (Cast::F32ToF16, "f32_to_f16"),
 ];
+
+pub(super) const TILES: [(TileKind, &str); 2] = [(TileKind::I8, "tiles.i8"), (TileKind::Bf16, "tiles.bf16")];
 
 pub(super) const MMA: [(Mma, &str); 3] = [(Mma::Bf16, "mma.bf16"), (Mma::F16, "mma.f16"), (Mma::U8S8, "mma.u8s8")];

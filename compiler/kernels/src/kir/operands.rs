@@ -56,6 +56,7 @@ impl Op {
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![a, b, c],
             Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } | Op::Dot2I8 { acc, a, b } => vec![acc, a, b],
             Op::AddHalves { acc, a } => vec![acc, a],
+            Op::Tiles { x, panels, sums, rows, .. } => vec![x, panels, sums, rows],
             Op::For { lo, hi, step, init, .. } => [lo, hi, step].into_iter().chain(init).collect(),
             Op::Call { args, .. } => args.iter_mut().collect(),
         }

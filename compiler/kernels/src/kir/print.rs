@@ -5,7 +5,7 @@
 
 use super::func::{Function, Program, Region, Val};
 use super::inst::{Hint, Inst, Op};
-use super::names::{BIN, CAST, COND, MMA, UN, name_of};
+use super::names::{BIN, CAST, COND, MMA, TILES, UN, name_of};
 use super::types::{Elem, Ty};
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -93,6 +93,11 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::Dot4I8 { acc, a, b } => write!(f, "dot4_i8 {ty} {acc}, {a}, {b}"),
         Op::Dot2I8 { acc, a, b } => write!(f, "dot2_i8 {ty} {acc}, {a}, {b}"),
         Op::AddHalves { acc, a } => write!(f, "add_halves {ty} {acc}, {a}"),
+        Op::Tiles { tiles: t, x, panels, sums, rows } => {
+            let (name, strides) = (name_of(&TILES, t.kind), [t.x_stride, t.panel_stride, t.sum_stride]);
+            let shape = list(&[t.most_rows, t.panels, t.blocks].into_iter().chain(strides).collect::<Vec<_>>());
+            write!(f, "{name} {x}, {panels}, {sums}, {rows}, [{shape}]")
+        }
         Op::Load { ptr, offset, align, hint } => {
             write!(f, "load {ty} {}{}", place(*ptr, *offset), guarantee(*align, *hint))
         }

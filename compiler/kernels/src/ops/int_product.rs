@@ -8,10 +8,11 @@
 use super::byte_rows::ByteRow;
 use super::int_sums::{IntSums, Tokens};
 use super::product::{At, CodedWeights, Product, VECTOR_BYTES};
+use super::tile_product::{BLOCK_BYTES, TileBlocks};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
-use crate::kir::{Cast, Cond, Elem, Hint, Ty, Val};
+use crate::kir::{Cast, Cond, Elem, Hint, TileKind, Ty, Val};
 use crate::layout::{ALIGN, LANES};
 use crate::schedule::{Schedule, Tile};
 use llmc_ir::quant::Scheme;
@@ -19,6 +20,9 @@ use llmc_ir::quant::Scheme;
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
 /// Bytes of a block of codes as products read them.
 const CODES: usize = STEPS * VECTOR_BYTES;
+
+/// Blocks that a tile takes at once.
+const PAIR: usize = BLOCK_BYTES / BLOCK;
 
 /// An integer product under construction.
 pub(super) struct IntProduct<'a> {
@@ -182,34 +186,64 @@ impl<'a> IntProduct<'a> {
             .collect()
     }
 
-    /// Rows `first..end`, a multiple of the tile, in chunks of k: a chunk's codes are decoded once for
-    /// all of them, and a tile of x stays in the first-level cache for all panels.
+    /// Whether many rows go through the processor's tiles.
+    pub(super) fn is_tiled(&self, s: &Schedule) -> bool {
+        s.matrix && self.sums.is_row_scaled()
+    }
+
+    /// Rows `first..end`, a multiple of the tile unless they go through the processor's tiles, in chunks of k: a
+    /// chunk's codes are decoded once for all of them, and a tile of x stays in the first-level cache for all panels.
     pub(super) fn gemm(&self, env: &mut Env, s: &Schedule, at: At, rows: (Val, Val)) {
         let tile = self.tile(s);
         let most = s.gemm_k_block / BLOCK;
         let (whole, rest) = (self.layout().blocks() / most * most, self.layout().blocks() % most);
         let zero = self.sums.zero(env);
         self.product.clear(env, at.raw, rows, zero);
-        let (lo, hi) = (env.b.index(0), env.b.index(whole));
+        let pairs = if self.is_tiled(s) { rest / PAIR * PAIR } else { 0 };
+        let each = |env: &mut Env, chunk: Chunk| match self.is_tiled(s) && chunk.1.is_multiple_of(PAIR) {
+            true => self.tiled_chunk(env, at, rows, chunk),
+            false => self.chunk(env, tile, at, rows, chunk),
+        };
         if whole > 0 {
-            env.for_range(lo, hi, most, |env, block| self.chunk(env, tile, at, rows, (block, most)));
+            env.for_const(whole, most, |env, block| each(env, (block, most)));
         }
-        if rest > 0 {
-            let block = env.b.index(whole);
-            self.chunk(env, tile, at, rows, (block, rest));
+        for (first, len) in [(whole, pairs), (whole + pairs, rest - pairs)] {
+            if len > 0 {
+                let block = env.b.index(first);
+                each(env, (block, len));
+            }
+        }
+    }
+
+    /// A chunk of pairs of blocks, which are what tiles take.
+    fn tiled_chunk(&self, env: &mut Env, at: At, rows: (Val, Val), (first, len): Chunk) {
+        self.decode_for(env, at.w, rows, (first, len));
+        let panel = env.b.index(0);
+        let (w, panel_stride) = self.codes_of(env, (at.w, panel), (first, len));
+        let x = env.at(at.x, first, BLOCK);
+        let blocks = TileBlocks { kind: TileKind::I8, blocks: len / PAIR, panels: self.product.panels, panel_stride };
+        blocks.emit(env, self.product, At { x, w, raw: at.raw }, rows.1);
+    }
+
+    /// Decodes a chunk, if there are rows that need it.
+    fn decode_for(&self, env: &mut Env, w: Val, rows: (Val, Val), chunk: Chunk) {
+        if !self.is_direct() {
+            let some = env.b.cmp(Cond::Lt, rows.0, rows.1);
+            env.if_then(some, |env| self.decode_chunk(env, w, chunk));
         }
     }
 
     /// The tile of a GEMM.
     pub(super) fn tile(&self, s: &Schedule) -> Tile {
-        if self.sums.is_row_scaled() { s.int_gemm } else { s.int_gemm_groups }
+        match (self.is_tiled(s), self.sums.is_row_scaled()) {
+            (true, _) => Tile { tokens: 1, panels: s.int_gemm.panels },
+            (_, true) => s.int_gemm,
+            _ => s.int_gemm_groups,
+        }
     }
 
     fn chunk(&self, env: &mut Env, tile: Tile, at: At, rows: (Val, Val), chunk: Chunk) {
-        let some = env.b.cmp(Cond::Lt, rows.0, rows.1);
-        if !self.is_direct() {
-            env.if_else(some, |env| self.decode_chunk(env, at.w, chunk), |_| {});
-        }
+        self.decode_for(env, at.w, rows, chunk);
         let step = env.b.index(tile.tokens);
         env.for_step(rows.0, rows.1, step, |env, t| {
             let x = env.at(at.x, t, self.product.x_stride);

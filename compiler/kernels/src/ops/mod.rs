@@ -18,3 +18,4 @@ pub mod product;
 pub mod prologue;
 pub mod rope;
 pub mod step;
+mod tile_product;

@@ -7,13 +7,15 @@
 use super::coded_product::CodedProduct;
 use super::int_product::IntProduct;
 use super::mac::Mac;
+use super::tile_product::{self, TileProduct};
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
-use crate::formats::quant::QuantLayout;
+use crate::formats::quant::{GroupScale, QuantLayout};
 use crate::kir::{Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use crate::schedule::{Schedule, Tile};
 use llmc_abi::manifest::Unit;
+use llmc_ir::quant::Scheme;
 
 /// The product of one unit: `panels` panels of weights with `k` elements per row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +108,18 @@ impl Product {
     pub fn unit(&self, s: &Schedule) -> Unit {
         match (self.mac, self.format) {
             (Mac::Fma, _) => Unit::F32,
-            (Mac::Dot2Bf16, _) => Unit::Bf16,
+            (Mac::Dot2Bf16, _) => {
+                if s.matrix {
+                    Unit::Bf16Tiles
+                } else {
+                    Unit::Bf16
+                }
+            }
             (Mac::Dot4I8, WeightFormat::Quant(scheme)) if s.halves => {
                 let layout = QuantLayout { scheme, k: self.k };
                 layout.steps_in_halves().map_or(Unit::Int8, |_| Unit::SmallInt8)
             }
+            (Mac::Dot4I8, WeightFormat::Quant(scheme)) if s.matrix && is_row_scaled(scheme) => Unit::Int8Tiles,
             (Mac::Dot4I8, _) => Unit::Int8,
         }
     }
@@ -131,6 +140,7 @@ impl Product {
                 let int = IntProduct::new(env, s, self, (scheme, weights));
                 self.emit_int(env, s, &int, at, n);
             }
+            _ if s.tile_sums && self.mac == Mac::Dot2Bf16 => TileProduct { product: self }.emit(env, s, at, n),
             _ => self.emit_float(env, s, at, n),
         }
     }
@@ -144,10 +154,13 @@ impl Product {
     }
 
     fn emit_int(&self, env: &mut Env, s: &Schedule, int: &IntProduct<'_>, at: At, n: Val) {
-        let first = env.b.index(0);
-        let tile = env.b.index(int.tile(s).tokens);
-        let rest = env.b.rem(n, tile);
-        let end = env.b.sub(n, rest);
+        let (first, end) = if int.is_tiled(s) {
+            tile_product::cut(env, n)
+        } else {
+            let tile = env.b.index(int.tile(s).tokens);
+            let rest = env.b.rem(n, tile);
+            (env.b.index(0), env.b.sub(n, rest))
+        };
         int.gemm(env, s, at, (first, end));
         self.gemv(env, s, at, (end, n), |env, streams, at| int.gemv_panels(env, s, streams, at));
         int.finish(env, at, n);
@@ -333,4 +346,9 @@ impl GemmBlocks<'_> {
         }
         acc
     }
+}
+
+/// Whether sums of a scheme stay integers to the end of a row.
+fn is_row_scaled(scheme: Scheme) -> bool {
+    QuantLayout { scheme, k: 0 }.group_scale() == GroupScale::None
 }

@@ -13,6 +13,7 @@ pub const BARE: Limits = Limits {
     native_dot2_bf16: false,
     native_dot4_i8: false,
     native_dot2_i8: false,
+    native_tiles: false,
     fma: true,
     scalarize: llmc_kernels::kir::legalize::never,
 };

@@ -44,6 +44,7 @@ mod x86 {
     use super::{Loop, ROUNDS};
     use llmc_abi::Feature;
     use llmc_abi::manifest::Unit;
+    use std::arch::asm;
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
@@ -66,9 +67,14 @@ mod x86 {
     /// Sums in flight, enough to hide the latency of any of these instructions.
     const SUMS: usize = 12;
 
+    /// Multiplications and additions of an iteration over tiles.
+    const TILE_OPERATIONS: usize = 4 * 2 * 16 * 16 * 64;
+
     /// Best first. Where bf16 has no instruction of its own it is multiplied as f32.
     #[rustfmt::skip]
-    pub const TABLE: [Row; 12] = [
+    pub const TABLE: [Row; 14] = [
+        Row { unit: Unit::Int8Tiles, needs: &[Feature::AmxInt8], name: "tdpbsud", operations: TILE_OPERATIONS, run: tiles_i8 },
+        Row { unit: Unit::Bf16Tiles, needs: &[Feature::AmxBf16], name: "tdpbf16ps", operations: TILE_OPERATIONS / 2, run: tiles_bf16 },
         Row { unit: Unit::Int8, needs: &[Feature::Avx512Vnni], name: "vpdpbusd", operations: 128 * SUMS, run: vnni },
         Row { unit: Unit::Int8, needs: &[Feature::Avx2], name: "vpmaddwd, vpaddd", operations: 32 * SUMS, run: madd },
         Row { unit: Unit::Int8, needs: &[], name: "pmaddwd, paddd", operations: 16 * SUMS, run: madd_sse },
@@ -131,4 +137,47 @@ mod x86 {
     multiplier!(fma512, "avx512f", _mm512_set1_ps(0.5), _mm512_setzero_ps(), |s, v| _mm512_fmadd_ps(v, v, s));
     multiplier!(fma256, "avx2,fma", _mm256_set1_ps(0.5), _mm256_setzero_ps(), |s, v| _mm256_fmadd_ps(v, v, s));
     multiplier!(sse, "sse2", _mm_set1_ps(0.5), _mm_setzero_ps(), |s, v| _mm_add_ps(s, _mm_mul_ps(s, v)));
+
+    /// A configuration of eight full tiles (Intel SDM, volume 1, chapter 18).
+    #[repr(C, align(64))]
+    struct TileConfig {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    macro_rules! tile_multiplier {
+        ($name:ident, $instruction:literal) => {
+            /// The loop over one instruction; needs the features of its row, and the kernel's leave to use tiles.
+            fn $name() {
+                let eight = |full: u8| std::array::from_fn(|tile| if tile < 8 { full } else { 0 });
+                let (rows, row_bytes) = (eight(16), eight(64).map(u16::from));
+                let config = TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
+                // SAFETY: the processor has tiles and the configuration is valid; no memory is written.
+                unsafe {
+                    asm!(
+                        "ldtilecfg [{config}]",
+                        "2:",
+                        concat!($instruction, " tmm0, tmm4, tmm6"),
+                        concat!($instruction, " tmm1, tmm4, tmm7"),
+                        concat!($instruction, " tmm2, tmm5, tmm6"),
+                        concat!($instruction, " tmm3, tmm5, tmm7"),
+                        "dec {rounds}",
+                        "jnz 2b",
+                        "tilerelease",
+                        config = in(reg) &raw const config,
+                        rounds = inout(reg) ROUNDS => _,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack, readonly),
+                    );
+                }
+            }
+        };
+    }
+
+    tile_multiplier!(tiles_i8, "tdpbsud");
+    tile_multiplier!(tiles_bf16, "tdpbf16ps");
 }

@@ -8,6 +8,7 @@ use super::meet::{GroupMeet, Meet, WarpMeet};
 use super::scalar;
 use super::signal::SignalStep;
 use super::step::Step;
+use super::tiles::TileStep;
 use crate::kir::func::{Function, Program, Region, Val};
 use crate::kir::inst::{Hint, Inst, Op};
 use crate::kir::types::{Elem, Ty};
@@ -219,6 +220,10 @@ impl<'a> Emitter<'a, '_> {
                 Step::Store { from, lanes, bytes: bytes(ty), ptr: at(ptr), offset: *offset, align: *align }
             }
             Op::Stack { bytes } => Step::Stack { to, bytes: *bytes },
+            Op::Tiles { tiles, x, panels, sums, rows } => {
+                let (x, panels, sums, rows) = (at(x), at(panels), at(sums), at(rows));
+                Step::Tiles(TileStep { tiles: *tiles, x, panels, sums, rows })
+            }
             Op::Call { callee, args } => Step::Call { function: self.names[callee.as_str()], args: self.all(args) },
             _ => self.group(op, to),
         }

@@ -31,6 +31,7 @@ mod scalar;
 mod signal;
 mod step;
 mod thread;
+mod tiles;
 mod warp;
 
 pub use code::Compiled;

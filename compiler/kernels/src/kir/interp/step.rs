@@ -4,6 +4,7 @@ use super::async_copy::AsyncStep;
 use super::meet::Meet;
 use super::scalar::{Fn1, Fn2, Fn3};
 use super::signal::SignalStep;
+use super::tiles::TileStep;
 
 /// One step. Numbers are places in the frame unless said otherwise.
 pub(super) enum Step {
@@ -113,6 +114,7 @@ pub(super) enum Step {
     Shared {
         to: usize,
     },
+    Tiles(TileStep),
     Async(AsyncStep),
     Signal(SignalStep),
     Meet(Meet),

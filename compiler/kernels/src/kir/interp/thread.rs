@@ -58,6 +58,10 @@ impl Thread {
                     signal::step(step, &frame.regs, memory, access)?;
                     frame.next += 1;
                 }
+                Step::Tiles(step) => {
+                    step.run(&frame.regs, memory, access)?;
+                    frame.next += 1;
+                }
                 Step::Call { function, args } => {
                     let params: Vec<u64> = args.iter().map(|a| frame.regs[*a]).collect();
                     frame.next += 1;
@@ -96,7 +100,9 @@ fn straight(
     loop {
         let mut target = *next + 1;
         match &code.steps[*next] {
-            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Signal(_) | Step::Return => return Ok(()),
+            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Signal(_) | Step::Tiles(_) | Step::Return => {
+                return Ok(());
+            }
             Step::Jump { target: to } => target = *to,
             Step::Unless { cond, target: to } => {
                 if regs[*cond] == 0 {

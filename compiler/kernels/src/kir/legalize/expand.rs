@@ -3,6 +3,7 @@
 use super::Limits;
 use super::half;
 use super::rewrite::{Env, Pass, copy};
+use super::tiles;
 use crate::kir::func::Val;
 use crate::kir::{BinOp, Builder, Cast, Elem, Op, Ty};
 
@@ -16,14 +17,30 @@ impl Pass for Expand {
         let new = match op {
             Op::Cast(Cast::F16ToF32, a) if !limits.native_f16 => half::to_f32(b, v(a)),
             Op::Cast(Cast::F32ToF16, a) if !limits.native_f16 => half::from_f32(b, v(a)),
-            Op::Dot2Bf16 { acc, a, b: c } if !limits.native_dot2_bf16 => dot2_bf16(b, limits.fma, v(acc), v(a), v(c)),
-            Op::Dot4I8 { acc, a, b: c } if !limits.native_dot4_i8 => dot4_i8(b, v(acc), v(a), v(c)),
+            Op::Dot2Bf16 { acc, a, b: c } => self.dot2_bf16(b, v(acc), v(a), v(c)),
+            Op::Dot4I8 { acc, a, b: c } => self.dot4_i8(b, v(acc), v(a), v(c)),
             Op::Dot2I8 { acc, a, b: c } if !limits.native_dot2_i8 => dot2_i8(b, v(acc), v(a), v(c)),
             Op::AddHalves { acc, a } if !limits.native_dot2_i8 => add_halves(b, v(acc), v(a)),
+            Op::Tiles { tiles: t, x, panels, sums, rows } if !limits.native_tiles => {
+                tiles::expand(b, self, *t, (v(x), v(panels), v(sums)), v(rows));
+                return vec![];
+            }
             Op::Fma(x, y, z) => fma(b, limits.fma, v(x), v(y), v(z)),
             _ => return copy(b, env, op, ty),
         };
         vec![new]
+    }
+}
+
+impl Expand {
+    /// [`Op::Dot2Bf16`], or what does the same.
+    pub(super) fn dot2_bf16(&self, b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
+        if self.0.native_dot2_bf16 { b.dot2_bf16(acc, x, y) } else { dot2_bf16(b, self.0.fma, acc, x, y) }
+    }
+
+    /// [`Op::Dot4I8`], or what does the same.
+    pub(super) fn dot4_i8(&self, b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
+        if self.0.native_dot4_i8 { b.dot4_i8(acc, x, y) } else { dot4_i8(b, acc, x, y) }
     }
 }
 

@@ -11,6 +11,7 @@ mod parts;
 mod rewrite;
 mod scalarize;
 mod split;
+mod tiles;
 
 use super::func::Program;
 use super::inst::Op;
@@ -29,6 +30,8 @@ pub struct Limits {
     pub native_dot4_i8: bool,
     /// [`Op::Dot2I8`] and [`Op::AddHalves`] are instructions.
     pub native_dot2_i8: bool,
+    /// [`Op::Tiles`] is a few instructions.
+    pub native_tiles: bool,
     /// A multiply-add that rounds once is an instruction. Without it `Fma` becomes `Mul` and
     /// `Add`: two roundings.
     pub fma: bool,
@@ -47,6 +50,7 @@ impl Limits {
         native_dot2_bf16: true,
         native_dot4_i8: true,
         native_dot2_i8: true,
+        native_tiles: true,
         fma: true,
         scalarize: never,
     };

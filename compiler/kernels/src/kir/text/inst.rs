@@ -3,7 +3,8 @@
 use super::lexer::Token;
 use super::{Parsed, Parser};
 use crate::kir::func::Val;
-use crate::kir::names::{BIN, CAST, COND, MMA, UN, named};
+use crate::kir::inst::Tiles;
+use crate::kir::names::{BIN, CAST, COND, MMA, TILES, UN, named};
 use crate::kir::{Elem, Hint, Inst, Op, Ty};
 
 /// Instructions that never have results.
@@ -40,6 +41,7 @@ impl Parser<'_> {
         match name {
             "for" => self.for_loop(results),
             "if" => self.branch(results),
+            _ if results.is_empty() && named(&TILES, name).is_some() => self.tiles(name),
             _ if results.is_empty() && EFFECTS.contains(&name) => self.effect(name),
             _ => self.computation(name, &results),
         }
@@ -92,6 +94,21 @@ impl Parser<'_> {
             self.define(*v, ty)?;
         }
         Ok(Inst { results, op: Op::If { cond, then, els } })
+    }
+
+    /// `tiles.KIND %x, %panels, %sums, %rows, [most rows, panels, blocks, strides of x, panels and sums]`.
+    fn tiles(&mut self, name: &str) -> Parsed<Inst> {
+        let Some(kind) = named(&TILES, name) else { return self.fail("a product in tiles") };
+        self.advance()?;
+        let ((x, panels), _) = (self.two()?, self.comma()?);
+        let ((sums, rows), _) = (self.two()?, self.comma()?);
+        self.mark('[')?;
+        let shape: Vec<u32> = self.list_until(']', Self::integer)?;
+        let [most_rows, columns, blocks, x_stride, panel_stride, sum_stride] = shape[..] else {
+            return self.fail("six numbers before this");
+        };
+        let tiles = Tiles { kind, most_rows, panels: columns, blocks, x_stride, panel_stride, sum_stride };
+        Ok(Inst { results: vec![], op: Op::Tiles { tiles, x, panels, sums, rows } })
     }
 
     /// An instruction that never has results.

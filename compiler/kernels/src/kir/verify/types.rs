@@ -18,6 +18,7 @@
 //! | `Dot2Bf16` | f32, i32, i32 with equal lanes | as the first |
 //! | `Dot4I8`, `Dot2I8` | three i32 alike | the same |
 //! | `AddHalves` | two i32 alike | the same |
+//! | `Tiles` | three ptr, i64; 16 or 32 rows, 1 or 2 panels, some blocks | none |
 //! | `Table16` | two i8 of 16, 32 or 64 lanes alike | the same |
 //! | `Thread`, `Shared` | | i64; ptr |
 //! | `LaneXor` | i32 or f32 scalar; the mask is 1 to 31 | the same |
@@ -112,6 +113,12 @@ pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), Stri
         (Op::SignalBegin { copies, .. }, operands, []) => {
             need(*copies > 0, || "a signal of no copies".into())?;
             exactly("address", operands, &[Ty::PTR])
+        }
+        (Op::Tiles { tiles, .. }, operands, []) => {
+            need(matches!(tiles.most_rows, 16 | 32), || format!("{} rows; tiles have 16 or 32", tiles.most_rows))?;
+            need(matches!(tiles.panels, 1 | 2), || format!("{} panels; tiles take 1 or 2", tiles.panels))?;
+            need(tiles.blocks > 0, || "tiles of no blocks".into())?;
+            exactly("addresses and rows", operands, &[Ty::PTR, Ty::PTR, Ty::PTR, Ty::I64])
         }
         (Op::SignalEnd { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
         (Op::SignalWait { .. }, operands, []) => exactly("signal and parity", operands, &[Ty::PTR, Ty::I32]),
