@@ -25,6 +25,8 @@ pub struct Schedule {
     pub attention_heads: usize,
     /// Elements of values that attention accumulates in registers, those of all heads in flight together.
     pub attention_values: usize,
+    /// Positions, or elements of values, that attention of several tokens accumulates in registers.
+    pub attention_rows: usize,
     /// Whether products of small codes are best summed in 16 bits first: where four byte products are no
     /// instruction, but two are.
     pub halves: bool,
@@ -53,11 +55,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
 ];
 
 impl Schedule {

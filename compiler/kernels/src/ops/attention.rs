@@ -5,6 +5,7 @@
 //! with the online softmax (Milakov and Gimelshein, 2018): what a token's result is does not depend
 //! on who else is in the step, and the scores of more than a page are never held.
 
+use super::attention_tiles::TileFrame;
 use super::gpu::{self, attention::Chunks};
 use super::kv::{KvCache, Part, lane_numbers};
 use super::rope::Rotation;
@@ -36,6 +37,8 @@ pub struct AttentionKernel {
     pub heads_in_flight: usize,
     /// Elements of values that are accumulated in registers, those of all heads in flight together.
     pub values_in_flight: usize,
+    /// Positions, or elements of values, that a tile of tokens accumulates in registers.
+    pub rows_in_flight: usize,
     /// Where the results of chunks of pages wait in a group.
     pub chunks: Option<Chunks>,
 }
@@ -53,11 +56,11 @@ pub struct Sinks {
     pub rotation: Rotation,
 }
 
-const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
+pub(super) const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
 /// Vectors of scores in a page.
 const PAGE_VECTORS: usize = PAGE / LANES as usize;
 /// Finite stand-in for minus infinity: e^(x - y) is zero for it, and never NaN.
-const LOWEST: f64 = -1e30;
+pub(super) const LOWEST: f64 = -1e30;
 
 /// What is known of a page's positions, in vectors.
 struct Seen {
@@ -96,11 +99,11 @@ struct Item {
 }
 
 impl AttentionKernel {
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.cache.layout.heads
     }
 
-    fn head_dim(&self) -> usize {
+    pub(super) fn head_dim(&self) -> usize {
         self.cache.layout.head_dim
     }
 
@@ -122,18 +125,62 @@ impl AttentionKernel {
             turned: self.sinks.map(|_| env.b.stack((group * self.head_dim() * 4) as u32)),
         };
         let tokens = env.count(Count::Tokens);
-        let items = env.b.mul_const(tokens, self.cache.layout.heads as i64);
-        env.own_rows(items, |env, item| self.item(env, &frame, item));
+        let heads = env.b.index(self.cache.layout.heads);
+        let mut alone = env.b.mul(tokens, heads);
+        if self.tile_tokens() > 1 {
+            let most = self.tile_tokens();
+            let tiles = env.b.add_const(tokens, most as i64 - 1);
+            let size = env.b.index(most);
+            let tiles = env.b.div(tiles, size);
+            let tiles = env.b.mul(tiles, heads);
+            let (none, workers) = (env.b.index(0), env.b.workers());
+            let enough = env.b.cmp(Cond::Ge, tiles, workers);
+            let tiles = env.b.select(enough, tiles, none);
+            alone = env.b.select(enough, none, alone);
+            let tile = self.tile_frame(&mut env);
+            env.own_rows(tiles, |env, item| {
+                let first = env.b.div(item, heads);
+                let first = env.b.mul(first, size);
+                let left = env.b.sub(tokens, first);
+                let count = env.b.min(left, size);
+                let kv_head = env.b.rem(item, heads);
+                self.some_tokens(env, (&frame, &tile), (first, count), kv_head);
+            });
+        }
+        env.own_rows(alone, |env, item| {
+            let (t, kv_head) = (env.b.div(item, heads), env.b.rem(item, heads));
+            self.item(env, &frame, t, kv_head);
+        });
         env.finish()
     }
 
-    fn item(&self, env: &mut Env, frame: &Frame, item: Val) {
-        let kv_heads = env.b.index(self.cache.layout.heads);
-        let (t, kv_head) = (env.b.div(item, kv_heads), env.b.rem(item, kv_heads));
-        let (q, out) = (env.row(&self.q, t), env.row(&self.out, t));
-        let group_bytes = self.group() * self.head_dim() * 4;
-        let (q, out) = (env.at(q, kv_head, group_bytes), env.at(out, kv_head, group_bytes));
-        let (last, seq) = (env.step_index("positions", t), env.step_index("seqs", t));
+    /// `count` (i64) tokens from `first` (i64) with a key head: in a tile where they are of one sequence.
+    fn some_tokens(&self, env: &mut Env, frames: (&Frame, &TileFrame), (first, count): (Val, Val), kv_head: Val) {
+        let one = env.b.index(1);
+        let seq = env.step_index("seqs", first);
+        let others = env.b.sub(count, one);
+        let several = env.b.cmp(Cond::Gt, count, one);
+        let next = env.b.add(first, one);
+        let end = env.b.add(first, count);
+        let alike = env.for_carried((next, end, one), &[others], |env, t, others| {
+            let other = env.step_index("seqs", t);
+            let same = env.b.cmp(Cond::Eq, other, seq);
+            let same = env.b.cast(Cast::ZExt, same, Ty::I64);
+            vec![env.b.sub(others[0], same)]
+        });
+        let none = env.b.index(0);
+        let alike = env.b.cmp(Cond::Eq, alike[0], none);
+        let tiled = env.b.bin(BinOp::And, alike, several);
+        env.if_else(
+            tiled,
+            |env| self.tile(env, frames.1, (first, count), kv_head, seq),
+            |env| env.for_range(first, end, 1, |env, t| self.item(env, frames.0, t, kv_head)),
+        );
+    }
+
+    /// First and last positions that a token sees.
+    pub(super) fn sees(&self, env: &mut Env, t: Val) -> (Val, Val) {
+        let last = env.step_index("positions", t);
         let zero = env.b.index(0);
         let first = match self.window {
             None => zero,
@@ -142,6 +189,16 @@ impl AttentionKernel {
                 env.b.max(first, zero)
             }
         };
+        (first, last)
+    }
+
+    /// A token with a key head.
+    fn item(&self, env: &mut Env, frame: &Frame, t: Val, kv_head: Val) {
+        let (q, out) = (env.row(&self.q, t), env.row(&self.out, t));
+        let group_bytes = self.group() * self.head_dim() * 4;
+        let (q, out) = (env.at(q, kv_head, group_bytes), env.at(out, kv_head, group_bytes));
+        let seq = env.step_index("seqs", t);
+        let (first, last) = self.sees(env, t);
         let item = Item { q, out, kv_head, seq, last, first };
         self.clear(env, frame);
         let page = env.b.index(PAGE);
@@ -319,7 +376,7 @@ impl AttentionKernel {
         }
     }
 
-    fn score(&self, env: &mut Env, raw: Val) -> Val {
+    pub(super) fn score(&self, env: &mut Env, raw: Val) -> Val {
         let scale = env.b.float(VECTOR, f64::from(self.scale));
         let s = env.b.mul(raw, scale);
         let Some(cap) = self.softcap else {

@@ -1,6 +1,7 @@
 //! The kernels: one builder function for each, shapes as constants.
 
 pub mod attention;
+mod attention_tiles;
 pub mod byte_rows;
 mod coded_product;
 pub mod embed;

@@ -90,6 +90,7 @@ fn attend(l: &mut Lowering<'_>, node: NodeId, cache: KvCache, seen: Seen) -> Res
         softcap: seen.softcap,
         heads_in_flight: l.cx.schedule.attention_heads,
         values_in_flight: l.cx.schedule.attention_values,
+        rows_in_flight: l.cx.schedule.attention_rows,
         chunks,
     }))
 }
