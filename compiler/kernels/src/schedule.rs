@@ -21,6 +21,8 @@ pub struct Schedule {
     pub gemv_prefetch: usize,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
     pub gemm_k_block: usize,
+    /// The same for rows of bytes.
+    pub int_gemm_k_block: usize,
     /// Query heads whose scores are in flight together in attention.
     pub attention_heads: usize,
     /// Elements of values that attention accumulates in registers, those of all heads in flight together.
@@ -55,11 +57,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, int_gemm_k_block: 1024, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
 ];
 
 impl Schedule {

@@ -22,6 +22,9 @@ pub struct Peers {
     /// Folder with llama-bench and llama-quantize
     #[arg(long)]
     llama_cpp: PathBuf,
+    /// Folder with ik_llama.cpp's llama-bench
+    #[arg(long)]
+    ik_llama_cpp: Option<PathBuf>,
     /// A checkpoint that `make-model` wrote, of Llama's architecture and in one file
     #[arg(long, default_value = "target/models/llama-1b")]
     model: PathBuf,
@@ -40,6 +43,25 @@ pub struct Peers {
     /// Where every number goes, as JSON
     #[arg(short)]
     output: Option<PathBuf>,
+}
+
+/// A program to compare with.
+#[derive(Clone, Copy)]
+struct Peer<'a> {
+    name: &'static str,
+    /// Where its programs are.
+    programs: &'a Path,
+    /// What makes it fastest.
+    options: &'static [&'static str],
+}
+
+impl Peers {
+    fn peers(&self) -> Vec<Peer<'_>> {
+        let first = Peer { name: "llama.cpp", programs: &self.llama_cpp, options: &[] };
+        let second = self.ik_llama_cpp.as_deref();
+        let second = second.map(|programs| Peer { name: "ik_llama.cpp", programs, options: &["-rtr", "1"] });
+        std::iter::once(first).chain(second).collect()
+    }
 }
 
 /// Speeds in each turn, and for llmc shares of what the machine could do meanwhile.
@@ -65,16 +87,19 @@ pub fn run(args: &Peers) -> Result<()> {
         let file = quantized(args, &plain, format)?;
         let artifacts: Vec<PathBuf> = schemes.iter().map(|s| compiled(args, &folder, s)).collect::<Result<_>>()?;
         let named = |name: String| Speeds { name, ..Speeds::default() };
-        let mut peer = named(format!("llama.cpp {format}"));
+        let mut peers: Vec<(Peer, Speeds)> =
+            args.peers().into_iter().map(|p| (p, named(format!("{} {format}", p.name)))).collect();
         let mut ours: Vec<Speeds> = schemes.iter().map(|s| named(format!("llmc {s}"))).collect();
         for _ in 0..args.rounds {
-            peer.turn_of_llama(args, &file)?;
+            for (peer, speeds) in &mut peers {
+                speeds.turn_of_llama(args, *peer, &file)?;
+            }
             for (speeds, artifact) in ours.iter_mut().zip(&artifacts) {
                 speeds.turn_of_llmc(args, artifact)?;
             }
         }
-        for speeds in std::iter::once(&peer).chain(&ours) {
-            println!("{}", speeds.row(&peer));
+        for speeds in peers.iter().map(|(_, speeds)| speeds).chain(&ours) {
+            println!("{}", speeds.row(&peers[0].1));
             all.push(speeds.json());
         }
     }
@@ -102,9 +127,18 @@ fn compiled(args: &Peers, folder: &Path, scheme: &str) -> Result<PathBuf> {
 }
 
 impl Speeds {
-    fn turn_of_llama(&mut self, args: &Peers, file: &Path) -> Result<()> {
-        let mut command = Command::new(args.llama_cpp.join("llama-bench"));
-        command.args(["-o", "json", "-r", "1", "-t", &args.threads.to_string(), "-p", &args.prefill.to_string()]);
+    fn turn_of_llama(&mut self, args: &Peers, peer: Peer<'_>, file: &Path) -> Result<()> {
+        let mut command = Command::new(peer.programs.join("llama-bench"));
+        command.args(peer.options).args([
+            "-o",
+            "json",
+            "-r",
+            "1",
+            "-t",
+            &args.threads.to_string(),
+            "-p",
+            &args.prefill.to_string(),
+        ]);
         let answer: Value =
             serde_json::from_slice(&output(command.args(["-n", &args.decode.to_string(), "-m"]).arg(file))?)?;
         let tests = answer.as_array().context("llama-bench prints a list")?;

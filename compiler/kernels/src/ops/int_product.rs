@@ -195,7 +195,7 @@ impl<'a> IntProduct<'a> {
     /// chunk's codes are decoded once for all of them, and a tile of x stays in the first-level cache for all panels.
     pub(super) fn gemm(&self, env: &mut Env, s: &Schedule, at: At, rows: (Val, Val)) {
         let tile = self.tile(s);
-        let most = s.gemm_k_block / BLOCK;
+        let most = s.int_gemm_k_block / BLOCK;
         let (whole, rest) = (self.layout().blocks() / most * most, self.layout().blocks() % most);
         let zero = self.sums.zero(env);
         self.product.clear(env, at.raw, rows, zero);

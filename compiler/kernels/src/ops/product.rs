@@ -94,7 +94,7 @@ impl Product {
     pub fn code_bytes(&self, s: &Schedule) -> usize {
         match self.format {
             WeightFormat::Quant(scheme) if scheme.is_float() => self.panels * Self::decoded_k(s) * VECTOR_BYTES,
-            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.panels * s.gemm_k_block * PANEL,
+            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.panels * s.int_gemm_k_block * PANEL,
             _ => 0,
         }
     }
