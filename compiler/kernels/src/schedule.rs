@@ -1,6 +1,7 @@
 //! How kernels use a target's registers. Data, never part of the numbers: a schedule changes which
 //! products are in flight together, not the order in which any of them is summed.
 
+use crate::formats::WeightFormat;
 use crate::target::Target;
 use llmc_abi::Feature;
 
@@ -14,11 +15,10 @@ pub struct Schedule {
     pub int_gemm: Tile,
     /// Tile of an integer GEMM with scales for groups of k: two sums each.
     pub int_gemm_groups: Tile,
-    /// Panels that a GEMV streams at once.
-    pub gemv_panels: usize,
-    /// Bytes that a GEMV asks for ahead in each stream: of packed codes always, of others where the
-    /// panels that come next begin.
-    pub gemv_prefetch: usize,
+    /// How a GEMV reads weights.
+    pub gemv: Streams,
+    /// The same of codes of fewer than 8 bits.
+    pub packed_gemv: Streams,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
     pub gemm_k_block: usize,
     /// The same for rows of bytes.
@@ -40,6 +40,25 @@ pub struct Schedule {
     pub tiles: bool,
 }
 
+/// How a GEMV reads weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// Panels that are read at once.
+    pub panels: usize,
+    /// Bytes that are asked for ahead in each panel: of packed codes always, of others where the panels that come
+    /// next begin.
+    pub prefetch: usize,
+}
+
+const fn streams(panels: usize, prefetch: usize) -> Streams {
+    Streams { panels, prefetch }
+}
+
+/// What a processor with AVX-512 but no tiles (Zen 4 and 5) reads fastest: one stream that it follows by itself.
+const LINEAR: Streams = streams(1, 0);
+/// The same where decoding leaves it too few loads in flight.
+const LINEAR_PACKED: Streams = streams(2, 8192);
+
 /// A tile of a GEMM, whose sums are held in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
@@ -57,11 +76,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv_panels: 4, gemv_prefetch: 2048, gemm_k_block: 512, int_gemm_k_block: 1024, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv: streams(4, 2048), packed_gemv: streams(4, 2048), gemm_k_block: 512, int_gemm_k_block: 1024, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv_panels: 2, gemv_prefetch: 2048, gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv: streams(2, 2048), packed_gemv: streams(2, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv_panels: 1, gemv_prefetch: 2048, gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv: streams(1, 2048), packed_gemv: streams(1, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
 ];
 
 impl Schedule {
@@ -78,6 +97,18 @@ impl Schedule {
         let schedule = TABLE.iter().find(|(bytes, _)| *bytes <= width).map_or(TABLE[2].1, |(_, s)| *s);
         let tiles = target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16);
         let halves = target.has_byte_pairs() && !target.has(Feature::Avx512Vnni);
+        let schedule = match tiles || width < 64 {
+            true => schedule,
+            false => Schedule { gemv: LINEAR, packed_gemv: LINEAR_PACKED, ..schedule },
+        };
         Schedule { halves, matrix: tiles && width == 64, tile_sums: tiles, ..schedule }
+    }
+
+    /// How a GEMV reads weights of a format.
+    pub fn streams(&self, format: WeightFormat) -> Streams {
+        match format {
+            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.packed_gemv,
+            _ => self.gemv,
+        }
     }
 }

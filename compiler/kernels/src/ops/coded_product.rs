@@ -62,11 +62,12 @@ impl<'a> CodedProduct<'a> {
     fn gemv(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let bytes = self.codes.step_bytes();
         let steps = self.product.k / STEP;
-        let last = steps - (s.gemv_prefetch / bytes).min(steps);
+        let prefetch = s.streams(self.product.format).prefetch;
+        let last = steps - (prefetch / bytes).min(steps);
         let to_next = streams * self.panel_bytes() - last * bytes;
         let zero = env.b.float(FLOATS, 0.0);
         let mut sums = vec![zero; streams];
-        for ((first, end), ahead) in [((0, last), s.gemv_prefetch), ((last, steps), to_next)] {
+        for ((first, end), ahead) in [((0, last), prefetch), ((last, steps), to_next)] {
             sums = self.gemv_steps(env, at, (first, end), &sums, ahead);
         }
         let rest = self.product.k % STEP;

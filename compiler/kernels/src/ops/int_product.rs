@@ -104,7 +104,7 @@ impl<'a> IntProduct<'a> {
         let panels = self.panels(env, at.w, streams);
         let (layout, group) = (self.layout(), self.layout().group_blocks());
         let (blocks, bytes) = (layout.blocks(), layout.block_bytes());
-        let ahead = (s.gemv_prefetch / bytes).min(blocks);
+        let ahead = (s.streams(self.product.format).prefetch / bytes).min(blocks);
         let last = (blocks - ahead) / group * group;
         let to_next = (streams * layout.panel_bytes()) as i64;
         let next = Ahead {

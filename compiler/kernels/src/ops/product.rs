@@ -198,7 +198,7 @@ impl Product {
         });
     }
 
-    /// Rows `first..n`, one at a time, `gemv_panels` panels streamed together: `each` gets their number and places.
+    /// Rows `first..n`, one at a time, some panels streamed together: `each` gets their number and places.
     pub(super) fn gemv(
         &self,
         env: &mut Env,
@@ -212,7 +212,7 @@ impl Product {
             let raw = env.at(at.raw, t, self.raw_bytes());
             let mut p = 0;
             while p < self.panels {
-                let streams = s.gemv_panels.min(self.panels - p);
+                let streams = s.streams(self.format).panels.min(self.panels - p);
                 let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
                 let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
                 each(env, streams, At { x, w, raw });
@@ -225,7 +225,7 @@ impl Product {
     /// which no processor guesses.
     fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let steps = self.k / self.format.k_step();
-        let last = steps - (s.gemv_prefetch / self.format.step_bytes()).min(steps);
+        let last = steps - (s.gemv.prefetch / self.format.step_bytes()).min(steps);
         let next = streams * self.panel_bytes() - last * self.format.step_bytes();
         let zero = env.b.float(VECTOR, 0.0);
         let sums = self.gemv_steps(env, at, (0, last), &vec![zero; streams], None);
