@@ -5,11 +5,10 @@
 //! with the online softmax (Milakov and Gimelshein, 2018): what a token's result is does not depend
 //! on who else is in the step, and the scores of more than a page are never held.
 
-use super::attention_tiles::TileFrame;
 use super::gpu::{self, attention::Chunks};
 use super::kv::{KvCache, Part, lane_numbers};
 use super::rope::Rotation;
-use crate::env::{Count, Env, Rows, Scratch};
+use crate::env::{Env, Rows, Scratch};
 use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
 use crate::layout::{LANES, PAGE};
 use crate::math;
@@ -73,7 +72,7 @@ struct Seen {
 }
 
 /// Frame memory of one item: scores of a page, accumulated values, running maximum and sum.
-struct Frame {
+pub(super) struct Frame {
     scores: Val,
     values: Val,
     stats: Val,
@@ -124,58 +123,13 @@ impl AttentionKernel {
             stats: env.b.stack((group * 8) as u32),
             turned: self.sinks.map(|_| env.b.stack((group * self.head_dim() * 4) as u32)),
         };
-        let tokens = env.count(Count::Tokens);
+        let alone = self.tiles(&mut env, &frame);
         let heads = env.b.index(self.cache.layout.heads);
-        let mut alone = env.b.mul(tokens, heads);
-        if self.tile_tokens() > 1 {
-            let most = self.tile_tokens();
-            let tiles = env.b.add_const(tokens, most as i64 - 1);
-            let size = env.b.index(most);
-            let tiles = env.b.div(tiles, size);
-            let tiles = env.b.mul(tiles, heads);
-            let (none, workers) = (env.b.index(0), env.b.workers());
-            let enough = env.b.cmp(Cond::Ge, tiles, workers);
-            let tiles = env.b.select(enough, tiles, none);
-            alone = env.b.select(enough, none, alone);
-            let tile = self.tile_frame(&mut env);
-            env.own_rows(tiles, |env, item| {
-                let first = env.b.div(item, heads);
-                let first = env.b.mul(first, size);
-                let left = env.b.sub(tokens, first);
-                let count = env.b.min(left, size);
-                let kv_head = env.b.rem(item, heads);
-                self.some_tokens(env, (&frame, &tile), (first, count), kv_head);
-            });
-        }
         env.own_rows(alone, |env, item| {
             let (t, kv_head) = (env.b.div(item, heads), env.b.rem(item, heads));
             self.item(env, &frame, t, kv_head);
         });
         env.finish()
-    }
-
-    /// `count` (i64) tokens from `first` (i64) with a key head: in a tile where they are of one sequence.
-    fn some_tokens(&self, env: &mut Env, frames: (&Frame, &TileFrame), (first, count): (Val, Val), kv_head: Val) {
-        let one = env.b.index(1);
-        let seq = env.step_index("seqs", first);
-        let others = env.b.sub(count, one);
-        let several = env.b.cmp(Cond::Gt, count, one);
-        let next = env.b.add(first, one);
-        let end = env.b.add(first, count);
-        let alike = env.for_carried((next, end, one), &[others], |env, t, others| {
-            let other = env.step_index("seqs", t);
-            let same = env.b.cmp(Cond::Eq, other, seq);
-            let same = env.b.cast(Cast::ZExt, same, Ty::I64);
-            vec![env.b.sub(others[0], same)]
-        });
-        let none = env.b.index(0);
-        let alike = env.b.cmp(Cond::Eq, alike[0], none);
-        let tiled = env.b.bin(BinOp::And, alike, several);
-        env.if_else(
-            tiled,
-            |env| self.tile(env, frames.1, (first, count), kv_head, seq),
-            |env| env.for_range(first, end, 1, |env, t| self.item(env, frames.0, t, kv_head)),
-        );
     }
 
     /// First and last positions that a token sees.
@@ -193,7 +147,7 @@ impl AttentionKernel {
     }
 
     /// A token with a key head.
-    fn item(&self, env: &mut Env, frame: &Frame, t: Val, kv_head: Val) {
+    pub(super) fn item(&self, env: &mut Env, frame: &Frame, t: Val, kv_head: Val) {
         let (q, out) = (env.row(&self.q, t), env.row(&self.out, t));
         let group_bytes = self.group() * self.head_dim() * 4;
         let (q, out) = (env.at(q, kv_head, group_bytes), env.at(out, kv_head, group_bytes));

@@ -5,9 +5,9 @@
 //! exchange between lanes. Each lane computes what [`AttentionKernel`] computes for its token and head alone, in
 //! the same order, bit for bit.
 
-use super::attention::{AttentionKernel, LOWEST, VECTOR};
+use super::attention::{AttentionKernel, Frame, LOWEST, VECTOR};
 use super::kv::Part;
-use crate::env::{Env, Rows};
+use crate::env::{Count, Env, Rows};
 use crate::kir::{BinOp, Cast, Cond, Elem, Ty, Val};
 use crate::layout::{LANES, PAGE};
 use crate::math;
@@ -18,7 +18,7 @@ const BYTES: usize = 4 * WIDTH;
 const INTS: Ty = Ty::vector(Elem::I32, LANES);
 
 /// Frame memory of a tile, in vectors over its lanes unless said otherwise.
-pub(super) struct TileFrame {
+struct TileFrame {
     /// Queries, by element.
     queries: Val,
     /// A page of keys or values in f32, not by lanes: keys by element and position, values the other way.
@@ -62,14 +62,66 @@ struct Page {
 }
 
 impl AttentionKernel {
+    /// Takes all tokens in tiles, if there is a tile for every worker; gives the items (i64), a token with a key
+    /// head each, that are left to be taken one by one: none or all.
+    pub(super) fn tiles(&self, env: &mut Env, frame: &Frame) -> Val {
+        let tokens = env.count(Count::Tokens);
+        let heads = env.b.index(self.cache.layout.heads);
+        let items = env.b.mul(tokens, heads);
+        if self.tile_tokens() == 1 {
+            return items;
+        }
+        let size = env.b.index(self.tile_tokens());
+        let whole = env.b.add_const(tokens, self.tile_tokens() as i64 - 1);
+        let tiles = env.b.div(whole, size);
+        let tiles = env.b.mul(tiles, heads);
+        let (none, workers) = (env.b.index(0), env.b.workers());
+        let enough = env.b.cmp(Cond::Ge, tiles, workers);
+        let tiles = env.b.select(enough, tiles, none);
+        let tile = self.tile_frame(env);
+        env.own_rows(tiles, |env, item| {
+            let first = env.b.div(item, heads);
+            let first = env.b.mul(first, size);
+            let left = env.b.sub(tokens, first);
+            let count = env.b.min(left, size);
+            let kv_head = env.b.rem(item, heads);
+            self.some_tokens(env, (frame, &tile), (first, count), kv_head);
+        });
+        env.b.select(enough, none, items)
+    }
+
+    /// `count` (i64) tokens from `first` (i64) with a key head: in a tile where they are of one sequence.
+    fn some_tokens(&self, env: &mut Env, frames: (&Frame, &TileFrame), (first, count): (Val, Val), kv_head: Val) {
+        let one = env.b.index(1);
+        let seq = env.step_index("seqs", first);
+        let others = env.b.sub(count, one);
+        let several = env.b.cmp(Cond::Gt, count, one);
+        let next = env.b.add(first, one);
+        let end = env.b.add(first, count);
+        let alike = env.for_carried((next, end, one), &[others], |env, t, others| {
+            let other = env.step_index("seqs", t);
+            let same = env.b.cmp(Cond::Eq, other, seq);
+            let same = env.b.cast(Cast::ZExt, same, Ty::I64);
+            vec![env.b.sub(others[0], same)]
+        });
+        let none = env.b.index(0);
+        let alike = env.b.cmp(Cond::Eq, alike[0], none);
+        let tiled = env.b.bin(BinOp::And, alike, several);
+        env.if_else(
+            tiled,
+            |env| self.tile(env, frames.1, (first, count), kv_head, seq),
+            |env| env.for_range(first, end, 1, |env, t| self.item(env, frames.0, t, kv_head)),
+        );
+    }
+
     /// Tokens of a tile; one where tiles are of no use.
-    pub(super) fn tile_tokens(&self) -> usize {
+    fn tile_tokens(&self) -> usize {
         let fits = self.sinks.is_none() && self.head_dim().is_multiple_of(WIDTH);
         if fits { (WIDTH / self.group()).max(1) } else { 1 }
     }
 
     /// Memory for tiles.
-    pub(super) fn tile_frame(&self, env: &mut Env) -> TileFrame {
+    fn tile_frame(&self, env: &mut Env) -> TileFrame {
         let head = self.head_dim() * BYTES;
         TileFrame {
             queries: env.b.stack(head as u32),
@@ -82,7 +134,7 @@ impl AttentionKernel {
     }
 
     /// Attention of `count` (i64) tokens from `first` (i64), which are all of sequence `seq`, with a key head.
-    pub(super) fn tile(&self, env: &mut Env, frame: &TileFrame, tokens: (Val, Val), kv_head: Val, seq: Val) {
+    fn tile(&self, env: &mut Env, frame: &TileFrame, tokens: (Val, Val), kv_head: Val, seq: Val) {
         let (first, last) = self.bounds(env, frame, tokens);
         let tile = Tile { tokens, kv_head, seq, first, last };
         self.load_queries(env, frame, &tile);
