@@ -15,8 +15,10 @@ pub struct Schedule {
     pub int_gemm: Tile,
     /// Tile of an integer GEMM with scales for groups of k: two sums each.
     pub int_gemm_groups: Tile,
-    /// How a GEMV reads weights.
+    /// How a GEMV reads weights in bytes.
     pub gemv: Streams,
+    /// The same of floats.
+    pub float_gemv: Streams,
     /// The same of codes of fewer than 8 bits.
     pub packed_gemv: Streams,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
@@ -56,6 +58,8 @@ const fn streams(panels: usize, prefetch: usize) -> Streams {
 
 /// What a processor with AVX-512 but no tiles (Zen 4 and 5) reads fastest: one stream that it follows by itself.
 const LINEAR: Streams = streams(1, 0);
+/// The same where one sum at a time would wait for itself: f32 of rows that are in a cache.
+const LINEAR_FLOATS: Streams = streams(2, 0);
 /// The same where decoding leaves it too few loads in flight.
 const LINEAR_PACKED: Streams = streams(2, 8192);
 
@@ -76,11 +80,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 #[rustfmt::skip]
 const TABLE: [(usize, Schedule); 3] = [
     (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv: streams(4, 2048), packed_gemv: streams(4, 2048), gemm_k_block: 512, int_gemm_k_block: 1024, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv: streams(4, 2048), float_gemv: streams(4, 2048), packed_gemv: streams(4, 2048), gemm_k_block: 512, int_gemm_k_block: 1024, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv: streams(2, 2048), packed_gemv: streams(2, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv: streams(2, 2048), float_gemv: streams(2, 2048), packed_gemv: streams(2, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
     (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv: streams(1, 2048), packed_gemv: streams(1, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
+                    gemv: streams(1, 2048), float_gemv: streams(1, 2048), packed_gemv: streams(1, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
 ];
 
 impl Schedule {
@@ -99,7 +103,7 @@ impl Schedule {
         let halves = target.has_byte_pairs() && !target.has(Feature::Avx512Vnni);
         let schedule = match tiles || width < 64 {
             true => schedule,
-            false => Schedule { gemv: LINEAR, packed_gemv: LINEAR_PACKED, ..schedule },
+            false => Schedule { gemv: LINEAR, float_gemv: LINEAR_FLOATS, packed_gemv: LINEAR_PACKED, ..schedule },
         };
         Schedule { halves, matrix: tiles && width == 64, tile_sums: tiles, ..schedule }
     }
@@ -108,7 +112,8 @@ impl Schedule {
     pub fn streams(&self, format: WeightFormat) -> Streams {
         match format {
             WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.packed_gemv,
-            _ => self.gemv,
+            WeightFormat::Quant(_) => self.gemv,
+            _ => self.float_gemv,
         }
     }
 }

@@ -225,7 +225,7 @@ impl Product {
     /// which no processor guesses.
     fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let steps = self.k / self.format.k_step();
-        let last = steps - (s.gemv.prefetch / self.format.step_bytes()).min(steps);
+        let last = steps - (s.streams(self.format).prefetch / self.format.step_bytes()).min(steps);
         let next = streams * self.panel_bytes() - last * self.format.step_bytes();
         let zero = env.b.float(VECTOR, 0.0);
         let sums = self.gemv_steps(env, at, (0, last), &vec![zero; streams], None);

@@ -159,7 +159,7 @@ impl TileProduct<'_> {
 
     /// One row with `streams` panels; the last blocks ask for the beginning of the panels that come next.
     fn gemv(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
-        let last = self.blocks() - (s.gemv.prefetch / PANEL_BLOCK).min(self.blocks());
+        let last = self.blocks() - (s.float_gemv.prefetch / PANEL_BLOCK).min(self.blocks());
         let next = streams * self.panel_bytes() - last * PANEL_BLOCK;
         let mut sums = vec![env.b.float(FLOATS, 0.0); streams];
         for ((first, end), ahead) in [((0, last), None), ((last, self.blocks()), Some(next))] {
