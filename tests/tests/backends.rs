@@ -11,7 +11,7 @@ use llmc_kernels::kir::verify::verify;
 use llmc_kernels::kir::{Builder, Elem, Program, Ty};
 use llmc_kernels::{Backend, BackendError, Object, Target};
 use llmc_tests::kirgen;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const PROGRAMS: u64 = 200;
 const WORKERS: usize = 3;
@@ -139,16 +139,31 @@ fn failures(test: &FileTest, target: &Target) -> Vec<String> {
     wrong
 }
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("filetests/kernel")
+}
+
+fn file_test(path: &Path) -> FileTest {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    filetest::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What LLVM makes of a program.
+#[cfg(feature = "llvm")]
+fn asm(program: &Program, target: &str) -> String {
+    let known = Target::from_name(target).unwrap_or_else(|| panic!("{target} is not a target"));
+    llmc_codegen_llvm::LlvmBackend.asm_text(program, &known).unwrap_or_else(|e| panic!("{e}"))
+}
+
 #[test]
 fn files_behave_as_in_the_interpreter() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("filetests/kernel");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "kir"));
     files.sort();
     assert!(files.len() > 20, "found {} files", files.len());
     let mut wrong = Vec::new();
     for file in files {
-        let test = filetest::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let test = file_test(&file);
         if test.has_groups() {
             continue;
         }
@@ -176,10 +191,7 @@ fn dots() -> Program {
 #[cfg(feature = "llvm")]
 #[test]
 fn dot_products_are_instructions_where_they_exist() {
-    let asm = |target: &str| {
-        let target = Target::from_name(target).unwrap();
-        llmc_codegen_llvm::LlvmBackend.asm_text(&dots(), &target).unwrap()
-    };
+    let asm = |target: &str| asm(&dots(), target);
     for target in ["x86-64-v4", "x86-64-amx"] {
         let asm = asm(target);
         for word in ["zmm", "vdpbf16ps", "vpdpbusd"] {
@@ -194,11 +206,8 @@ fn dot_products_are_instructions_where_they_exist() {
 #[test]
 fn tiles_are_instructions_where_they_exist() {
     for (name, product) in [("tiles_i8", "tdpbsud"), ("tiles_bf16", "tdpbf16ps")] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("filetests/kernel/{name}.kir"));
-        let program = filetest::parse(&std::fs::read_to_string(path).unwrap()).unwrap().program;
-        let asm = |target: &str| {
-            llmc_codegen_llvm::LlvmBackend.asm_text(&program, &Target::from_name(target).unwrap()).unwrap()
-        };
+        let program = file_test(&folder().join(format!("{name}.kir"))).program;
+        let asm = |target: &str| asm(&program, target);
         let with = asm("x86-64-amx");
         for word in ["ldtilecfg", "tileloadd", product, "tilestored", "tilerelease"] {
             assert!(with.contains(word), "no {word} in\n{with}");

@@ -1,5 +1,6 @@
 //! How kernels use a target's registers. Data, never part of the numbers: a schedule changes which
-//! products are in flight together, not the order in which any of them is summed.
+//! products are in flight together, not the order in which any of them is summed; `tile_sums` alone does, which
+//! follows from the target's features.
 
 use crate::formats::WeightFormat;
 use crate::target::Target;
@@ -16,7 +17,7 @@ pub struct Schedule {
     /// Tile of an integer GEMM with scales for groups of k: two sums each.
     pub int_gemm_groups: Tile,
     /// How a GEMV reads weights in bytes.
-    pub gemv: Streams,
+    pub byte_gemv: Streams,
     /// The same of floats.
     pub float_gemv: Streams,
     /// The same of codes of fewer than 8 bits.
@@ -56,13 +57,6 @@ const fn streams(panels: usize, prefetch: usize) -> Streams {
     Streams { panels, prefetch }
 }
 
-/// What a processor with AVX-512 but no tiles (Zen 4 and 5) reads fastest: one stream that it follows by itself.
-const LINEAR: Streams = streams(1, 0);
-/// The same where one sum at a time would wait for itself: f32 of rows that are in a cache.
-const LINEAR_FLOATS: Streams = streams(2, 0);
-/// The same where decoding leaves it too few loads in flight.
-const LINEAR_PACKED: Streams = streams(2, 8192);
-
 /// A tile of a GEMM, whose sums are held in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
@@ -76,16 +70,63 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
     Tile { tokens, panels }
 }
 
-/// Vector register bytes, and the tiling that fits the registers.
-#[rustfmt::skip]
-const TABLE: [(usize, Schedule); 3] = [
-    (64, Schedule { gemm: &[tile(12, 2), tile(4, 4)], int_gemm: tile(12, 2), int_gemm_groups: tile(12, 1),
-                    gemv: streams(4, 2048), float_gemv: streams(4, 2048), packed_gemv: streams(4, 2048), gemm_k_block: 512, int_gemm_k_block: 1024, attention_heads: 4, attention_values: 256, attention_rows: 16, halves: false, matrix: false, tile_sums: false, tiles: false }),
-    (32, Schedule { gemm: &[tile(5, 1)], int_gemm: tile(4, 1), int_gemm_groups: tile(2, 1),
-                    gemv: streams(2, 2048), float_gemv: streams(2, 2048), packed_gemv: streams(2, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 2, attention_values: 64, attention_rows: 4, halves: false, matrix: false, tile_sums: false, tiles: false }),
-    (16, Schedule { gemm: &[tile(2, 1)], int_gemm: tile(2, 1), int_gemm_groups: tile(1, 1),
-                    gemv: streams(1, 2048), float_gemv: streams(1, 2048), packed_gemv: streams(1, 2048), gemm_k_block: 512, int_gemm_k_block: 512, attention_heads: 1, attention_values: 32, attention_rows: 2, halves: false, matrix: false, tile_sums: false, tiles: false }),
-];
+/// AVX-512 without tiles (Zen 4 and 5): such a processor reads one stream fastest, which it follows by itself. Two
+/// where one would leave too few sums (floats) or loads (packed codes) in flight.
+const AVX512: Schedule = Schedule {
+    gemm: &[tile(12, 2), tile(4, 4)],
+    int_gemm: tile(12, 2),
+    int_gemm_groups: tile(12, 1),
+    byte_gemv: streams(1, 0),
+    float_gemv: streams(2, 0),
+    packed_gemv: streams(2, 8192),
+    gemm_k_block: 512,
+    int_gemm_k_block: 1024,
+    attention_heads: 4,
+    attention_values: 256,
+    attention_rows: 16,
+    halves: false,
+    matrix: false,
+    tile_sums: false,
+    tiles: false,
+};
+
+/// AVX-512 with tiles (Sapphire Rapids and later): several streams read a third more than one.
+const AMX: Schedule = Schedule {
+    byte_gemv: streams(4, 2048),
+    float_gemv: streams(4, 2048),
+    packed_gemv: streams(4, 2048),
+    matrix: true,
+    ..AVX512
+};
+
+/// AVX2.
+const AVX2: Schedule = Schedule {
+    gemm: &[tile(5, 1)],
+    int_gemm: tile(4, 1),
+    int_gemm_groups: tile(2, 1),
+    byte_gemv: streams(2, 2048),
+    float_gemv: streams(2, 2048),
+    packed_gemv: streams(2, 2048),
+    int_gemm_k_block: 512,
+    attention_heads: 2,
+    attention_values: 64,
+    attention_rows: 4,
+    ..AVX512
+};
+
+/// Vectors of 128 bits.
+const NARROW: Schedule = Schedule {
+    gemm: &[tile(2, 1)],
+    int_gemm: tile(2, 1),
+    int_gemm_groups: tile(1, 1),
+    byte_gemv: streams(1, 2048),
+    float_gemv: streams(1, 2048),
+    packed_gemv: streams(1, 2048),
+    attention_heads: 1,
+    attention_values: 32,
+    attention_rows: 2,
+    ..AVX2
+};
 
 impl Schedule {
     /// The tiling for code with vectors of at most `max_vector_bytes` on this target.
@@ -98,21 +139,22 @@ impl Schedule {
             16
         };
         let width = width.min(max_vector_bytes);
-        let schedule = TABLE.iter().find(|(bytes, _)| *bytes <= width).map_or(TABLE[2].1, |(_, s)| *s);
-        let tiles = target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16);
+        let tile_sums = target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16);
         let halves = target.has_byte_pairs() && !target.has(Feature::Avx512Vnni);
-        let schedule = match tiles || width < 64 {
-            true => schedule,
-            false => Schedule { gemv: LINEAR, float_gemv: LINEAR_FLOATS, packed_gemv: LINEAR_PACKED, ..schedule },
+        let schedule = match width {
+            64 if tile_sums => AMX,
+            64 => AVX512,
+            32 => AVX2,
+            _ => NARROW,
         };
-        Schedule { halves, matrix: tiles && width == 64, tile_sums: tiles, ..schedule }
+        Schedule { halves, tile_sums, ..schedule }
     }
 
     /// How a GEMV reads weights of a format.
     pub fn streams(&self, format: WeightFormat) -> Streams {
         match format {
             WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.packed_gemv,
-            WeightFormat::Quant(_) => self.gemv,
+            WeightFormat::Quant(_) => self.byte_gemv,
             _ => self.float_gemv,
         }
     }

@@ -12,19 +12,20 @@ const WIDTH: usize = 4096;
 /// Rows of the embedding: the last panel lies behind 2^31 elements.
 const VOCAB: usize = (1 << 31) / WIDTH + PANEL;
 
-fn module() -> llmc_ir::Module {
+/// An embedding in bf16 that is also the head.
+pub fn tied(vocab: usize, width: usize) -> llmc_ir::Module {
     let text = format!(
-        "param table: bf16[{VOCAB},{WIDTH}]
-         block embed(ids; table: bf16[{VOCAB},{WIDTH}]) -> (hidden) {{
+        "param table: bf16[{vocab},{width}]
+         block embed(ids; table: bf16[{vocab},{width}]) -> (hidden) {{
            %ids = input{{index=0, ty=i32[T]}}
-           %table = param{{index=0, ty=bf16[{VOCAB},{WIDTH}]}}
+           %table = param{{index=0, ty=bf16[{vocab},{width}]}}
            %x = embed(%table, %ids)
            return %x
          }}
-         block head(hidden, rows; table: bf16[{VOCAB},{WIDTH}]) -> (logits) {{
-           %x = input{{index=0, ty=f32[T,{WIDTH}]}}
+         block head(hidden, rows; table: bf16[{vocab},{width}]) -> (logits) {{
+           %x = input{{index=0, ty=f32[T,{width}]}}
            %rows = input{{index=1, ty=i32[R]}}
-           %table = param{{index=0, ty=bf16[{VOCAB},{WIDTH}]}}
+           %table = param{{index=0, ty=bf16[{vocab},{width}]}}
            %g = gather(%x, %rows)
            %r = round{{dtype=bf16}}(%g)
            %y = matmul(%r, %table)
@@ -53,7 +54,7 @@ fn weights_past_2_to_the_31_elements() {
     for (backend, vector_bytes) in backends() {
         let build = BuildOptions { activations: Activations::Bf16, kv: llmc_ir::DType::F16, ctx: 32, keep: None };
         let how = Planning::plain(build, vector_bytes, rows.len());
-        let model = Model::without_weights(&mut module(), &how, VOCAB);
+        let model = Model::without_weights(&mut tied(VOCAB, WIDTH), &how, VOCAB);
         let item = &model.plan.weights.items[0].item;
         assert!(matches!(item.layout, PackLayout::Panels { format: WeightFormat::Bf16, k: WIDTH, .. }));
         let mut runner = Native::sparse(&model, &*backend, 2, |weights| {

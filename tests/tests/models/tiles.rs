@@ -2,9 +2,10 @@
 //! makes loops of what it has no tiles for.
 
 use crate::invariance::backends;
+use crate::large::tied;
 use crate::quantized::{SCHEMES, bits};
 use half::bf16;
-use llmc_ir::{DType, Dim, Module, ParamSource, Scheme, TensorType};
+use llmc_ir::{DType, Dim, ParamSource, Scheme, TensorType};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
@@ -45,33 +46,7 @@ const WIDTH: usize = 112;
 /// Rows of the table: five panels.
 const VOCAB: usize = 75;
 
-/// An embedding in bf16 that is also the head.
-fn module() -> Module {
-    let text = format!(
-        "param table: bf16[{VOCAB},{WIDTH}]
-         block embed(ids; table: bf16[{VOCAB},{WIDTH}]) -> (hidden) {{
-           %ids = input{{index=0, ty=i32[T]}}
-           %table = param{{index=0, ty=bf16[{VOCAB},{WIDTH}]}}
-           %x = embed(%table, %ids)
-           return %x
-         }}
-         block head(hidden, rows; table: bf16[{VOCAB},{WIDTH}]) -> (logits) {{
-           %x = input{{index=0, ty=f32[T,{WIDTH}]}}
-           %rows = input{{index=1, ty=i32[R]}}
-           %table = param{{index=0, ty=bf16[{VOCAB},{WIDTH}]}}
-           %g = gather(%x, %rows)
-           %r = round{{dtype=bf16}}(%g)
-           %y = matmul(%r, %table)
-           return %y
-         }}
-         call embed(table)
-         call head(table)
-         "
-    );
-    llmc_ir::parse_module(&text).unwrap_or_else(|e| panic!("{e}"))
-}
-
-/// Its table: numbers of many magnitudes, so that the order of sums shows.
+/// A table of bf16: numbers of many magnitudes, so that the order of sums shows.
 struct Table(Vec<bf16>);
 
 impl Table {
@@ -104,7 +79,7 @@ impl ParamSource for Table {
 #[test]
 fn sums_of_bf16_are_the_same_in_tiles_and_without() {
     let table = Table::new();
-    let (model, _) = Model::of(module(), &table, &planning("x86-64-amx", Choice::default()), VOCAB);
+    let (model, _) = Model::of(tied(VOCAB, WIDTH), &table, &planning("x86-64-amx", Choice::default()), VOCAB);
     let text = model.program().to_string();
     assert!(text.contains("tiles.bf16") && !text.contains("tiles.i8"));
     let ids: Vec<i32> = (0..40).map(|i| (i * 7) % VOCAB as i32).collect();

@@ -99,6 +99,11 @@ impl QuantLayout {
         self.blocks().div_ceil(self.group_blocks().max(1))
     }
 
+    /// Whether sums of products stay integers to the end of a row: no group has a scale.
+    pub fn is_row_scaled(&self) -> bool {
+        self.group_scale() == GroupScale::None
+    }
+
     /// How the scales of groups are stored.
     pub fn group_scale(&self) -> GroupScale {
         match self.scheme {

@@ -123,12 +123,7 @@ impl AttentionKernel {
             stats: env.b.stack((group * 8) as u32),
             turned: self.sinks.map(|_| env.b.stack((group * self.head_dim() * 4) as u32)),
         };
-        let alone = self.tiles(&mut env, &frame);
-        let heads = env.b.index(self.cache.layout.heads);
-        env.own_rows(alone, |env, item| {
-            let (t, kv_head) = (env.b.div(item, heads), env.b.rem(item, heads));
-            self.item(env, &frame, t, kv_head);
-        });
+        self.items(&mut env, &frame);
         env.finish()
     }
 

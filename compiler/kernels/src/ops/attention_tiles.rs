@@ -62,24 +62,24 @@ struct Page {
 }
 
 impl AttentionKernel {
-    /// Takes all tokens in tiles, if there is a tile for every worker; gives the items (i64), a token with a key
-    /// head each, that are left to be taken one by one: none or all.
-    pub(super) fn tiles(&self, env: &mut Env, frame: &Frame) -> Val {
+    /// All tokens with all key heads, shared out: in tiles if there is one for every worker.
+    pub(super) fn items(&self, env: &mut Env, frame: &Frame) {
         let tokens = env.count(Count::Tokens);
         let heads = env.b.index(self.cache.layout.heads);
-        let items = env.b.mul(tokens, heads);
         if self.tile_tokens() == 1 {
-            return items;
+            let items = env.b.mul(tokens, heads);
+            return env.own_rows(items, |env, item| {
+                let (t, kv_head) = (env.b.div(item, heads), env.b.rem(item, heads));
+                self.item(env, frame, t, kv_head);
+            });
         }
-        let size = env.b.index(self.tile_tokens());
-        let whole = env.b.add_const(tokens, self.tile_tokens() as i64 - 1);
-        let tiles = env.b.div(whole, size);
-        let tiles = env.b.mul(tiles, heads);
-        let (none, workers) = (env.b.index(0), env.b.workers());
+        let (one, most, workers) = (env.b.index(1), env.b.index(self.tile_tokens()), env.b.workers());
+        let tiles = items_of(env, (tokens, heads), most);
         let enough = env.b.cmp(Cond::Ge, tiles, workers);
-        let tiles = env.b.select(enough, tiles, none);
+        let size = env.b.select(enough, most, one);
+        let items = items_of(env, (tokens, heads), size);
         let tile = self.tile_frame(env);
-        env.own_rows(tiles, |env, item| {
+        env.own_rows(items, |env, item| {
             let first = env.b.div(item, heads);
             let first = env.b.mul(first, size);
             let left = env.b.sub(tokens, first);
@@ -87,7 +87,6 @@ impl AttentionKernel {
             let kv_head = env.b.rem(item, heads);
             self.some_tokens(env, (frame, &tile), (first, count), kv_head);
         });
-        env.b.select(enough, none, items)
     }
 
     /// `count` (i64) tokens from `first` (i64) with a key head: in a tile where they are of one sequence.
@@ -398,6 +397,14 @@ impl AttentionKernel {
             }
         });
     }
+}
+
+/// Items of up to `size` (i64) tokens with a key head each.
+fn items_of(env: &mut Env, (tokens, heads): (Val, Val), size: Val) -> Val {
+    let behind = env.b.add_const(size, -1);
+    let end = env.b.add(tokens, behind);
+    let tiles = env.b.div(end, size);
+    env.b.mul(tiles, heads)
 }
 
 /// `sums[i] + factor * f[i]` for the f32 from `from` on, each in all lanes.

@@ -2,7 +2,7 @@
 
 use super::byte_rows::ByteRow;
 use crate::env::Env;
-use crate::formats::quant::{GroupScale, QuantLayout};
+use crate::formats::quant::QuantLayout;
 use crate::kir::{Cast, Elem, Ty, Val};
 use crate::layout::LANES;
 
@@ -35,7 +35,7 @@ const INTS: Ty = Ty::vector(Elem::I32, LANES);
 impl IntSums {
     /// Whether sums stay integers to the end of a row.
     pub(super) fn is_row_scaled(&self) -> bool {
-        self.layout.group_scale() == GroupScale::None
+        self.layout.is_row_scaled()
     }
 
     /// What sums are carried in.

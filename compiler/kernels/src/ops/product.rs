@@ -10,12 +10,11 @@ use super::mac::Mac;
 use super::tile_product::{self, TileProduct};
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
-use crate::formats::quant::{GroupScale, QuantLayout};
+use crate::formats::quant::QuantLayout;
 use crate::kir::{Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use crate::schedule::{Schedule, Tile};
 use llmc_abi::manifest::Unit;
-use llmc_ir::quant::Scheme;
 
 /// The product of one unit: `panels` panels of weights with `k` elements per row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,18 +107,18 @@ impl Product {
     pub fn unit(&self, s: &Schedule) -> Unit {
         match (self.mac, self.format) {
             (Mac::Fma, _) => Unit::F32,
-            (Mac::Dot2Bf16, _) => {
-                if s.matrix {
-                    Unit::Bf16Tiles
+            (Mac::Dot2Bf16, _) if s.matrix => Unit::Bf16Tiles,
+            (Mac::Dot2Bf16, _) => Unit::Bf16,
+            (Mac::Dot4I8, WeightFormat::Quant(scheme)) => {
+                let layout = QuantLayout { scheme, k: self.k };
+                if s.matrix && layout.is_row_scaled() {
+                    Unit::Int8Tiles
+                } else if s.halves && layout.steps_in_halves().is_some() {
+                    Unit::SmallInt8
                 } else {
-                    Unit::Bf16
+                    Unit::Int8
                 }
             }
-            (Mac::Dot4I8, WeightFormat::Quant(scheme)) if s.halves => {
-                let layout = QuantLayout { scheme, k: self.k };
-                layout.steps_in_halves().map_or(Unit::Int8, |_| Unit::SmallInt8)
-            }
-            (Mac::Dot4I8, WeightFormat::Quant(scheme)) if s.matrix && is_row_scaled(scheme) => Unit::Int8Tiles,
             (Mac::Dot4I8, _) => Unit::Int8,
         }
     }
@@ -346,9 +345,4 @@ impl GemmBlocks<'_> {
         }
         acc
     }
-}
-
-/// Whether sums of a scheme stay integers to the end of a row.
-fn is_row_scaled(scheme: Scheme) -> bool {
-    QuantLayout { scheme, k: 0 }.group_scale() == GroupScale::None
 }
