@@ -3,7 +3,7 @@
 //! A program reads [`INPUT_BYTES`] of anything and writes [`OUTPUT_BYTES`] for each worker. NaNs
 //! are replaced as soon as they may arise, since their bits depend on the order of operands.
 
-use llmc_kernels::kir::{BinOp, Builder, Cast, Cond, Elem, Function, Hint, Op, Program, Ty, UnOp, Val};
+use llmc_kernels::kir::{BinOp, Builder, CacheLevel, Cast, Cond, Elem, Function, Hint, Op, Program, Ty, UnOp, Val};
 
 /// Bytes that a program may read.
 pub const INPUT_BYTES: usize = 4096;
@@ -443,7 +443,7 @@ impl<'a> Gen<'a> {
     /// A store to the frame and a load from it, at places known and not known; or a prefetch.
     fn memory(&mut self) -> Vec<Val> {
         let Some(frame) = self.frame else {
-            self.b.prefetch(self.input, self.random.bits() as i32);
+            self.b.prefetch(self.input, self.random.bits() as i32, CacheLevel::L2);
             return vec![];
         };
         let v = self.any(&ELEMS);

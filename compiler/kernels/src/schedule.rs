@@ -2,7 +2,10 @@
 //! products are in flight together, not the order in which any of them is summed; `tile_sums` alone does, which
 //! follows from the target's features.
 
+use crate::env::Env;
 use crate::formats::WeightFormat;
+use crate::kir::{CacheLevel, Val};
+use crate::layout::ALIGN;
 use crate::target::Target;
 use llmc_abi::Feature;
 
@@ -22,6 +25,8 @@ pub struct Schedule {
     pub float_gemv: Streams,
     /// The same of codes of fewer than 8 bits.
     pub packed_gemv: Streams,
+    /// The same of codes that stand for floats.
+    pub coded_gemv: Streams,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
     pub gemm_k_block: usize,
     /// The same for rows of bytes.
@@ -51,10 +56,45 @@ pub struct Streams {
     /// Bytes that are asked for ahead in each panel: of packed codes always, of others where the panels that come
     /// next begin.
     pub prefetch: usize,
+    /// Where they are brought.
+    pub into: CacheLevel,
+}
+
+impl Streams {
+    /// Asks for what stands so many bytes behind.
+    pub fn ask(&self, bytes: usize) -> Ahead {
+        Ahead { bytes, into: self.into }
+    }
+}
+
+/// What is asked for before it is needed: a place so many bytes behind what is needed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Bytes behind.
+    pub bytes: usize,
+    /// Where it is brought.
+    pub into: CacheLevel,
+}
+
+impl Ahead {
+    /// Asks for the cache line so far behind `ptr`.
+    pub fn emit(&self, env: &mut Env, ptr: Val) {
+        self.emit_bytes(env, ptr, 1);
+    }
+
+    /// Asks for the cache lines of some bytes.
+    pub fn emit_bytes(&self, env: &mut Env, ptr: Val, bytes: usize) {
+        let wanted = env.b.ptr_add_const(ptr, self.bytes);
+        (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(wanted, line as i32, self.into));
+    }
 }
 
 const fn streams(panels: usize, prefetch: usize) -> Streams {
-    Streams { panels, prefetch }
+    Streams { panels, prefetch, into: CacheLevel::L1 }
+}
+
+const fn streams_into_l2(panels: usize, prefetch: usize) -> Streams {
+    Streams { panels, prefetch, into: CacheLevel::L2 }
 }
 
 /// A tile of a GEMM, whose sums are held in registers.
@@ -70,15 +110,18 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
     Tile { tokens, panels }
 }
 
-/// AVX-512 without tiles (Zen 4 and 5): such a processor reads one stream fastest, which it follows by itself. Two
-/// where one would leave too few sums (floats) or loads (packed codes) in flight.
+/// AVX-512 without tiles (Zen 4 and 5): such a processor reads one stream fastest, which it follows by itself, unless
+/// decoding leaves too few loads in flight: packed codes are asked for ahead, into the second cache, since the
+/// first has too few places for lines on their way from memory. Two streams where one would leave too few sums in flight
+/// (floats).
 const AVX512: Schedule = Schedule {
     gemm: &[tile(12, 2), tile(4, 4)],
     int_gemm: tile(12, 2),
     int_gemm_groups: tile(12, 1),
     byte_gemv: streams(1, 0),
     float_gemv: streams(2, 0),
-    packed_gemv: streams(2, 8192),
+    packed_gemv: streams_into_l2(4, 8192),
+    coded_gemv: streams_into_l2(4, 8192),
     gemm_k_block: 512,
     int_gemm_k_block: 1024,
     attention_heads: 4,
@@ -95,6 +138,7 @@ const AMX: Schedule = Schedule {
     byte_gemv: streams(4, 2048),
     float_gemv: streams(4, 2048),
     packed_gemv: streams(4, 2048),
+    coded_gemv: streams(4, 2048),
     matrix: true,
     ..AVX512
 };
@@ -106,7 +150,8 @@ const AVX2: Schedule = Schedule {
     int_gemm_groups: tile(2, 1),
     byte_gemv: streams(2, 2048),
     float_gemv: streams(2, 2048),
-    packed_gemv: streams(2, 2048),
+    packed_gemv: streams_into_l2(2, 8192),
+    coded_gemv: streams(2, 2048),
     int_gemm_k_block: 512,
     attention_heads: 2,
     attention_values: 64,
@@ -122,6 +167,7 @@ const NARROW: Schedule = Schedule {
     byte_gemv: streams(1, 2048),
     float_gemv: streams(1, 2048),
     packed_gemv: streams(1, 2048),
+    coded_gemv: streams(1, 2048),
     attention_heads: 1,
     attention_values: 32,
     attention_rows: 2,
@@ -153,6 +199,7 @@ impl Schedule {
     /// How a GEMV reads weights of a format.
     pub fn streams(&self, format: WeightFormat) -> Streams {
         match format {
+            WeightFormat::Quant(scheme) if scheme.is_float() => self.coded_gemv,
             WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.packed_gemv,
             WeightFormat::Quant(_) => self.byte_gemv,
             _ => self.float_gemv,

@@ -24,7 +24,7 @@ fn mistakes_are_placed() {
         ("; one\nfunc @f(%0: ptr, %2: i64) {}", "line 2, column 1: @f: values are numbered without gaps, but %1"),
         ("func @f(%4294967296: ptr) {}", "expected the number of a value after `%`"),
         ("func @f() { %0 = int i64 9223372036854775808 }", "expected an integer in range"),
-        ("func @f(%0: ptr) { prefetch %0 + 2147483648 }", "expected an offset of 32 bits"),
+        ("func @f(%0: ptr) { prefetch.l1 %0 + 2147483648 }", "expected an offset of 32 bits"),
         ("func @f() { ? }", "unexpected character '?'"),
         ("func @f() { µ }", "unexpected character 'µ'"),
         ("func @f() {", "expected an instruction, found the end of the text"),

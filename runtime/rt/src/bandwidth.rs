@@ -10,12 +10,14 @@ use crate::sys::mmap::Mapping;
 use crate::sys::read::{STREAMS, read_streams};
 use crate::workers::Workers;
 
+// No sizes here are powers of two: streams that far apart would share the sets of every cache.
+
 /// Least bytes of the anonymous buffer, more than a last-level cache holds.
-const LEAST: u64 = 256 << 20;
+const LEAST: u64 = 260_000_000;
 /// Most bytes read per pass.
-const MOST: u64 = 1 << 30;
+const MOST: u64 = 1_000_000_000;
 /// Most bytes of a probe.
-const PROBE: usize = 512 << 20;
+const PROBE: usize = 500_000_000;
 /// Time spent on each number of streams.
 const TIME: Duration = Duration::from_millis(80);
 

@@ -148,7 +148,7 @@ fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'
         Op::SignalBegin { .. } | Op::SignalEnd { .. } | Op::BulkCopy { .. } | Op::SignalWait { .. } => {
             bulk::signal(low, &inst.op).map(|()| nothing())?
         }
-        Op::Prefetch { ptr, offset } => {
+        Op::Prefetch { ptr, offset, .. } => {
             let address = in_space(low, low.address(low.get(*ptr), *offset)?, GLOBAL)?;
             asm(low, "prefetch.global.L2 [$0];", "l", &[address.into()], None)?.unwrap_or_else(nothing)
         }

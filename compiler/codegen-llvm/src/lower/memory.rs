@@ -5,11 +5,10 @@ use crate::error::Failure;
 use inkwell::AtomicOrdering;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValue, BasicValueEnum, InstructionValue, IntValue, MetadataValue, PointerValue};
-use llmc_kernels::kir::{Hint, Ty};
+use llmc_kernels::kir::{CacheLevel, Hint, Ty};
 
-/// Arguments of `llvm.prefetch`: a read, of data to keep in all cache levels.
+/// Arguments of `llvm.prefetch`: a read, of data.
 const PREFETCH_READ: u64 = 0;
-const PREFETCH_KEEP: u64 = 3;
 const PREFETCH_DATA: u64 = 1;
 
 impl<'c> Lower<'c, '_> {
@@ -97,10 +96,14 @@ impl<'c> Lower<'c, '_> {
         Ok(())
     }
 
-    pub(super) fn prefetch(&self, ptr: BasicValueEnum<'c>, offset: i32) -> Result<(), Failure> {
+    pub(super) fn prefetch(&self, ptr: BasicValueEnum<'c>, offset: i32, to: CacheLevel) -> Result<(), Failure> {
         let address = self.address(ptr, offset)?;
+        let locality = match to {
+            CacheLevel::L1 => 3,
+            CacheLevel::L2 => 2,
+        };
         let k = |v| self.context.i32_type().const_int(v, false).into();
-        let args = [address.into(), k(PREFETCH_READ), k(PREFETCH_KEEP), k(PREFETCH_DATA)];
+        let args = [address.into(), k(PREFETCH_READ), k(locality), k(PREFETCH_DATA)];
         let callee = self.declaration("llvm.prefetch", &[address.get_type().into()])?;
         self.call_value(callee, &args)?;
         Ok(())

@@ -283,7 +283,7 @@ impl<'c> Lower<'c, '_> {
                 let (unit, state): (&TileUnit, _) = unit.zip(state).ok_or("the target has no tiles")?;
                 (unit.product)(self, state, tiles, operands)
             }
-            Op::Prefetch { ptr, offset } => self.prefetch(self.get(*ptr), *offset),
+            Op::Prefetch { ptr, offset, to } => self.prefetch(self.get(*ptr), *offset, *to),
             Op::Call { callee, args } => self.call(callee, args),
             Op::Barrier { phase } => self.barrier(*phase),
             op => Err(Failure::from(format!("{op:?} has {} results", inst.results.len()))),

@@ -3,7 +3,7 @@
 //! Methods panic on type errors: those are bugs of a kernel, caught when it is first built.
 
 use super::func::{Function, Region, Val};
-use super::inst::{BinOp, Cast, Cond, Hint, Inst, Mma, Op, Tiles, UnOp};
+use super::inst::{BinOp, CacheLevel, Cast, Cond, Hint, Inst, Mma, Op, Tiles, UnOp};
 use super::types::{Elem, Ty};
 
 /// A function under construction.
@@ -235,8 +235,8 @@ impl Builder {
     }
 
     /// Asks for a cache line.
-    pub fn prefetch(&mut self, ptr: Val, offset: i32) {
-        self.emit(Op::Prefetch { ptr, offset }, vec![]);
+    pub fn prefetch(&mut self, ptr: Val, offset: i32, to: CacheLevel) {
+        self.emit(Op::Prefetch { ptr, offset, to }, vec![]);
     }
 
     /// Frame memory, aligned to 64 bytes.

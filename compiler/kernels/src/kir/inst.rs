@@ -104,6 +104,15 @@ pub enum Hint {
     Constant,
 }
 
+/// The nearest cache that a line is brought into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheLevel {
+    /// A core's first, which has room for few lines on their way: for what is needed soon.
+    L1,
+    /// The second: for what is needed later. On GPUs, whose first caches hold nothing ahead, always this.
+    L2,
+}
+
 /// What a group's matrix unit multiplies: `d = a * b + acc` of a 16 x K and a K x 8 matrix spread over
 /// the 32 threads of a warp. Thread `4 * g + t` holds of `acc` and `d` elements `(g, 2t)`, `(g, 2t + 1)`,
 /// `(g + 8, 2t)`, `(g + 8, 2t + 1)`. One i32 holds consecutive elements of K: of `a` in the rows `g`,
@@ -187,7 +196,7 @@ pub enum Op {
     /// Stores `value` at `ptr + offset`.
     Store { ptr: Val, offset: i32, value: Val, align: u32, hint: Hint },
     /// Asks for the cache line at `ptr + offset` soon; no effect on values, any address allowed.
-    Prefetch { ptr: Val, offset: i32 },
+    Prefetch { ptr: Val, offset: i32, to: CacheLevel },
     /// Uninitialised memory of the function's frame, aligned to 64 bytes; only outside loops.
     Stack { bytes: u32 },
     /// `a.lo * b.lo + (a.hi * b.hi + acc)` where each i32 lane of a and b holds two bf16: the upper

@@ -23,5 +23,5 @@ pub mod verify;
 
 pub use builder::Builder;
 pub use func::{Function, Program, Region, Val};
-pub use inst::{BinOp, Cast, Cond, Hint, Inst, Mma, Op, TileKind, Tiles, UnOp};
+pub use inst::{BinOp, CacheLevel, Cast, Cond, Hint, Inst, Mma, Op, TileKind, Tiles, UnOp};
 pub use types::{Elem, Ty};

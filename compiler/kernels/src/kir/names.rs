@@ -1,6 +1,6 @@
 //! Names of operations in the text form.
 
-use super::inst::{BinOp, Cast, Cond, Mma, TileKind, UnOp};
+use super::inst::{BinOp, CacheLevel, Cast, Cond, Mma, TileKind, UnOp};
 
 /// The element of `table` with this name.
 pub(super) fn named<T: Copy>(table: &[(T, &str)], name: &str) -> Option<T> {
@@ -60,5 +60,7 @@ pub(super) const CAST: [(Cast, &str); 10] = [
 ];
 
 pub(super) const TILES: [(TileKind, &str); 2] = [(TileKind::I8, "tiles.i8"), (TileKind::Bf16, "tiles.bf16")];
+
+pub(super) const PREFETCH: [(CacheLevel, &str); 2] = [(CacheLevel::L1, "prefetch.l1"), (CacheLevel::L2, "prefetch.l2")];
 
 pub(super) const MMA: [(Mma, &str); 3] = [(Mma::Bf16, "mma.bf16"), (Mma::F16, "mma.f16"), (Mma::U8S8, "mma.u8s8")];

@@ -5,7 +5,7 @@
 
 use super::func::{Function, Program, Region, Val};
 use super::inst::{Hint, Inst, Op};
-use super::names::{BIN, CAST, COND, MMA, TILES, UN, name_of};
+use super::names::{BIN, CAST, COND, MMA, PREFETCH, TILES, UN, name_of};
 use super::types::{Elem, Ty};
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -104,7 +104,7 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::Store { ptr, offset, value, align, hint } => {
             write!(f, "store {value}, {}{}", place(*ptr, *offset), guarantee(*align, *hint))
         }
-        Op::Prefetch { ptr, offset } => write!(f, "prefetch {}", place(*ptr, *offset)),
+        Op::Prefetch { ptr, offset, to } => write!(f, "{} {}", name_of(&PREFETCH, *to), place(*ptr, *offset)),
         Op::For { lo, hi, step, init, body } => {
             let counter = body.params.first().map(Val::to_string).unwrap_or_default();
             let carried = body.params.iter().skip(1).zip(init);

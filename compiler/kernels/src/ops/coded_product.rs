@@ -11,8 +11,8 @@ use crate::formats::WeightFormat;
 use crate::formats::float_codes::{FloatCodes, QUAD, STEP};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{Cond, Elem, Ty, Val};
-use crate::layout::{ALIGN, LANES};
-use crate::schedule::{Schedule, Tile};
+use crate::layout::LANES;
+use crate::schedule::{Ahead, Schedule, Tile};
 use llmc_ir::quant::Scheme;
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
@@ -62,13 +62,13 @@ impl<'a> CodedProduct<'a> {
     fn gemv(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let bytes = self.codes.step_bytes();
         let steps = self.product.k / STEP;
-        let prefetch = s.streams(self.product.format).prefetch;
-        let last = steps - (prefetch / bytes).min(steps);
+        let reading = s.streams(self.product.format);
+        let last = steps - (reading.prefetch / bytes).min(steps);
         let to_next = streams * self.panel_bytes() - last * bytes;
         let zero = env.b.float(FLOATS, 0.0);
         let mut sums = vec![zero; streams];
-        for ((first, end), ahead) in [((0, last), prefetch), ((last, steps), to_next)] {
-            sums = self.gemv_steps(env, at, (first, end), &sums, ahead);
+        for ((first, end), ahead) in [((0, last), reading.prefetch), ((last, steps), to_next)] {
+            sums = self.gemv_steps(env, at, (first, end), &sums, reading.ask(ahead));
         }
         let rest = self.product.k % STEP;
         if rest > 0 {
@@ -80,8 +80,8 @@ impl<'a> CodedProduct<'a> {
         }
     }
 
-    /// Steps `first..end`, each asking for codes `ahead` bytes behind its own.
-    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: usize) -> Vec<Val> {
+    /// Steps `first..end`, each asking for codes behind its own.
+    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: Ahead) -> Vec<Val> {
         if first == end {
             return init.to_vec();
         }
@@ -96,7 +96,7 @@ impl<'a> CodedProduct<'a> {
         at: At,
         (step, len): (Val, usize),
         sums: &[Val],
-        ahead: Option<usize>,
+        ahead: Option<Ahead>,
     ) -> Vec<Val> {
         let mac = self.product.mac;
         let xs = env.at(at.x, step, STEP * mac.row_elem_bytes());
@@ -118,11 +118,10 @@ impl<'a> CodedProduct<'a> {
         sums
     }
 
-    /// Asks for what stands `ahead` bytes behind a step's codes.
-    fn ask(&self, env: &mut Env, panel: Val, step: Val, ahead: usize) {
+    /// Asks for what stands behind a step's codes.
+    fn ask(&self, env: &mut Env, panel: Val, step: Val, ahead: Ahead) {
         let codes = self.step_at(env, panel, step);
-        let wanted = env.b.ptr_add_const(codes, ahead);
-        (0..self.codes.step_bytes()).step_by(ALIGN).for_each(|line| env.b.prefetch(wanted, line as i32));
+        ahead.emit_bytes(env, codes, self.codes.step_bytes());
     }
 
     fn step_at(&self, env: &mut Env, panel: Val, step: Val) -> Val {

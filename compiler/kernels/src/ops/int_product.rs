@@ -12,7 +12,7 @@ use super::tile_product::{BLOCK_BYTES, TileBlocks};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
-use crate::kir::{Cast, Cond, Elem, Hint, TileKind, Ty, Val};
+use crate::kir::{CacheLevel, Cast, Cond, Elem, Hint, TileKind, Ty, Val};
 use crate::layout::{ALIGN, LANES};
 use crate::schedule::{Schedule, Tile};
 use llmc_ir::quant::Scheme;
@@ -36,9 +36,10 @@ pub(super) struct IntProduct<'a> {
 
 /// Bytes from a block's codes, and from its part of the side region, to what is asked for.
 #[derive(Clone, Copy)]
-struct Ahead {
+struct BlockAhead {
     codes: i64,
     side: i64,
+    into: CacheLevel,
 }
 
 /// Some blocks of k: the first (i64) and their number.
@@ -104,15 +105,16 @@ impl<'a> IntProduct<'a> {
         let panels = self.panels(env, at.w, streams);
         let (layout, group) = (self.layout(), self.layout().group_blocks());
         let (blocks, bytes) = (layout.blocks(), layout.block_bytes());
-        let ahead = (s.streams(self.product.format).prefetch / bytes).min(blocks);
+        let reading = s.streams(self.product.format);
+        let ahead = (reading.prefetch / bytes).min(blocks);
         let last = (blocks - ahead) / group * group;
         let to_next = (streams * layout.panel_bytes()) as i64;
-        let next = Ahead {
-            codes: to_next - (last * bytes) as i64,
-            side: to_next - (last * layout.side_bytes_per_block()) as i64,
+        let behind = |start: i64, blocks: i64| BlockAhead {
+            codes: start + blocks * bytes as i64,
+            side: start + blocks * layout.side_bytes_per_block() as i64,
+            into: reading.into,
         };
-        let side = (ahead * layout.side_bytes_per_block()) as i64;
-        let within = Ahead { codes: (ahead * bytes) as i64, side };
+        let (within, next) = (behind(0, ahead as i64), behind(to_next, -(last as i64)));
         let init: Vec<Val> = (0..streams).map(|_| self.sums.zero(env)).collect();
         let sums = self.gemv_blocks(env, &panels, at.x, (0, last), &init, (!self.is_direct()).then_some(within));
         let sums = self.gemv_blocks(env, &panels, at.x, (last, blocks - last), &sums, Some(next));
@@ -129,7 +131,7 @@ impl<'a> IntProduct<'a> {
         x: Val,
         (first, len): (usize, usize),
         init: &[Val],
-        ahead: Option<Ahead>,
+        ahead: Option<BlockAhead>,
     ) -> Vec<Val> {
         if len == 0 {
             return init.to_vec();
@@ -156,7 +158,7 @@ impl<'a> IntProduct<'a> {
     }
 
     /// Asks for what stands behind a block of a panel.
-    fn prefetch(&self, env: &mut Env, panel: Val, block: Val, ahead: Ahead) {
+    fn prefetch(&self, env: &mut Env, panel: Val, block: Val, ahead: BlockAhead) {
         let bytes = self.layout().block_bytes();
         let far = |env: &mut Env, block_bytes: usize, offset: i64| {
             let near = env.b.mul_const(block, block_bytes as i64);
@@ -164,9 +166,9 @@ impl<'a> IntProduct<'a> {
             env.b.ptr_add(panel, far)
         };
         let side = far(env, self.layout().side_bytes_per_block(), ahead.side);
-        env.b.prefetch(side, 0);
+        env.b.prefetch(side, 0, ahead.into);
         let codes = far(env, bytes, ahead.codes + self.layout().codes() as i64);
-        (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32));
+        (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32, ahead.into));
     }
 
     /// The codes of all steps of a block (i64) of a panel.

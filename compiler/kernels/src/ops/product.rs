@@ -13,7 +13,7 @@ use crate::formats::WeightFormat;
 use crate::formats::quant::QuantLayout;
 use crate::kir::{Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
-use crate::schedule::{Schedule, Tile};
+use crate::schedule::{Ahead, Schedule, Tile};
 use llmc_abi::manifest::Unit;
 
 /// The product of one unit: `panels` panels of weights with `k` elements per row.
@@ -225,7 +225,7 @@ impl Product {
     fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let steps = self.k / self.format.k_step();
         let last = steps - (s.streams(self.format).prefetch / self.format.step_bytes()).min(steps);
-        let next = streams * self.panel_bytes() - last * self.format.step_bytes();
+        let next = s.streams(self.format).ask(streams * self.panel_bytes() - last * self.format.step_bytes());
         let zero = env.b.float(VECTOR, 0.0);
         let sums = self.gemv_steps(env, at, (0, last), &vec![zero; streams], None);
         let sums = self.gemv_steps(env, at, (last, steps), &sums, Some(next));
@@ -234,8 +234,8 @@ impl Product {
         }
     }
 
-    /// Steps `first..end`, each asking for what stands `ahead` bytes behind it in every panel.
-    fn gemv_steps(&self, env: &mut Env, at: At, steps: (usize, usize), init: &[Val], ahead: Option<usize>) -> Vec<Val> {
+    /// Steps `first..end`, each asking for what comes next in every panel.
+    fn gemv_steps(&self, env: &mut Env, at: At, steps: (usize, usize), init: &[Val], ahead: Option<Ahead>) -> Vec<Val> {
         if steps.0 == steps.1 {
             return init.to_vec();
         }
@@ -245,8 +245,7 @@ impl Product {
             let sum = |(p, a): (usize, &Val)| {
                 let panel = env.b.ptr_add_const(ws, p * self.panel_bytes());
                 if let Some(ahead) = ahead {
-                    let wanted = env.b.ptr_add_const(panel, ahead);
-                    env.b.prefetch(wanted, 0);
+                    ahead.emit(env, panel);
                 }
                 let weights = self.mac.weights(env, self.format, panel);
                 weights.iter().zip(&inputs).fold(*a, |a, (w, x)| self.mac.emit(env, *w, *x, a))

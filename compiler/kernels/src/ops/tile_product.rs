@@ -7,7 +7,7 @@ use super::product::{At, Product, VECTOR_BYTES};
 use crate::env::Env;
 use crate::kir::{Cond, Elem, Hint, TileKind, Tiles, Ty, Val};
 use crate::layout::LANES;
-use crate::schedule::Schedule;
+use crate::schedule::{Ahead, Schedule};
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
 const WORDS_TY: Ty = Ty::vector(Elem::I32, LANES);
@@ -160,7 +160,7 @@ impl TileProduct<'_> {
     /// One row with `streams` panels; the last blocks ask for the beginning of the panels that come next.
     fn gemv(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
         let last = self.blocks() - (s.float_gemv.prefetch / PANEL_BLOCK).min(self.blocks());
-        let next = streams * self.panel_bytes() - last * PANEL_BLOCK;
+        let next = s.float_gemv.ask(streams * self.panel_bytes() - last * PANEL_BLOCK);
         let mut sums = vec![env.b.float(FLOATS, 0.0); streams];
         for ((first, end), ahead) in [((0, last), None), ((last, self.blocks()), Some(next))] {
             if first < end {
@@ -180,14 +180,14 @@ impl TileProduct<'_> {
     }
 
     /// The first `words` words of block `block` (i64) of one row, added to the sums of some panels; asks for what
-    /// stands `ahead` bytes behind.
+    /// comes next.
     fn block(
         &self,
         env: &mut Env,
         at: At,
         (block, words): (Val, usize),
         sums: &[Val],
-        ahead: Option<usize>,
+        ahead: Option<Ahead>,
     ) -> Vec<Val> {
         let x = env.at(at.x, block, BLOCK_BYTES);
         let w = env.at(at.w, block, PANEL_BLOCK);
@@ -201,8 +201,7 @@ impl TileProduct<'_> {
             for (p, sums) in halves.iter_mut().enumerate() {
                 let panel = env.b.ptr_add_const(w, p * self.panel_bytes() + word * VECTOR_BYTES);
                 if let Some(ahead) = ahead {
-                    let wanted = env.b.ptr_add_const(panel, ahead);
-                    env.b.prefetch(wanted, 0);
+                    ahead.emit(env, panel);
                 }
                 let w = env.b.load(WORDS_TY, panel, 0);
                 sums.iter_mut().zip(xs).for_each(|(sum, x)| *sum = env.b.dot2_bf16(*sum, w, x));

@@ -4,16 +4,17 @@ use super::lexer::Token;
 use super::{Parsed, Parser};
 use crate::kir::func::Val;
 use crate::kir::inst::Tiles;
-use crate::kir::names::{BIN, CAST, COND, MMA, TILES, UN, named};
+use crate::kir::names::{BIN, CAST, COND, MMA, PREFETCH, TILES, UN, named};
 use crate::kir::{Elem, Hint, Inst, Op, Ty};
 
 /// Instructions that never have results.
-const EFFECTS: [&str; 16] = [
+const EFFECTS: [&str; 17] = [
     "arrive",
     "await",
     "fetch",
     "store",
-    "prefetch",
+    "prefetch.l1",
+    "prefetch.l2",
     "call",
     "barrier",
     "group_barrier",
@@ -122,9 +123,9 @@ impl Parser<'_> {
                 let (align, hint) = self.guarantee()?;
                 Op::Store { ptr, offset, value, align, hint }
             }
-            "prefetch" => {
+            "prefetch.l1" | "prefetch.l2" => {
                 let (ptr, offset) = self.place()?;
-                Op::Prefetch { ptr, offset }
+                Op::Prefetch { ptr, offset, to: named(&PREFETCH, name).expect("both are in the table") }
             }
             "arrive" => Op::Arrive,
             "await" => Op::Await { phase: self.integer()? },

@@ -2,7 +2,7 @@
 
 use super::{At, CHUNK, FETCH_BYTES, FETCH_PIECE, Form, Gemv, Range};
 use crate::env::{Env, Place};
-use crate::kir::{Cond, Hint, Ty, Val};
+use crate::kir::{CacheLevel, Cond, Hint, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::gpu::fragments::{Ahead, Columns, Panels, Round};
 use crate::ops::gpu::ring::{From, Ring, Slot};
@@ -192,7 +192,7 @@ impl Gemv<'_> {
             env.if_then(inside, |env| {
                 for panel in cursor.panels.all() {
                     let at = env.b.ptr_add(panel, at);
-                    env.b.prefetch(at, 0);
+                    env.b.prefetch(at, 0, CacheLevel::L2);
                 }
             });
         }
