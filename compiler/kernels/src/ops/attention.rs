@@ -9,8 +9,8 @@ use super::gpu::{self, attention::Chunks};
 use super::kv::{KvCache, Part, lane_numbers};
 use super::rope::Rotation;
 use crate::env::{Env, Rows, Scratch};
-use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
-use crate::layout::{LANES, PAGE};
+use crate::kir::{BinOp, CacheLevel, Cast, Cond, Elem, Function, Ty, Val};
+use crate::layout::{ALIGN, LANES, PAGE};
 use crate::math;
 
 /// Attention over the KV cache.
@@ -155,7 +155,14 @@ impl AttentionKernel {
         let hi = env.b.add_const(hi, 1);
         match (self.sinks, frame.turned) {
             (Some(sinks), Some(turned)) => self.kept_blocks(env, frame, item, (sinks, turned), hi),
-            _ => env.for_range(lo, hi, 1, |env, block| self.block(env, frame, item, block)),
+            _ => {
+                let end = env.b.add_const(hi, -1);
+                env.for_range(lo, hi, 1, |env, block| {
+                    let next = env.b.add_const(block, 1);
+                    let next = env.b.min(next, end);
+                    self.block(env, frame, item, (block, next));
+                });
+            }
         }
         self.finish(env, frame, item.out);
     }
@@ -173,7 +180,9 @@ impl AttentionKernel {
             let behind = env.b.sub(count, i);
             let pages = env.b.add_const(behind, -1);
             self.turn(env, item.q, turned, (sinks, pages));
-            self.block(env, frame, Item { q: turned, ..item }, block);
+            let (next, end) = (env.b.add_const(block, 1), env.b.add_const(blocks, -1));
+            let next = env.b.min(next, end);
+            self.block(env, frame, Item { q: turned, ..item }, (block, next));
         });
     }
 
@@ -202,11 +211,13 @@ impl AttentionKernel {
         }
     }
 
-    /// Positions `block * PAGE ..` of the item.
-    fn block(&self, env: &mut Env, frame: &Frame, item: Item, block: Val) {
-        let page = self.cache.page(env, item.seq, block);
-        let keys = self.cache.head(env, page, Part::Keys, item.kv_head);
-        let values = self.cache.head(env, page, Part::Values, item.kv_head);
+    /// Positions `block * PAGE ..` of the item; block `next` is asked for meanwhile.
+    fn block(&self, env: &mut Env, frame: &Frame, item: Item, (block, next): (Val, Val)) {
+        let [(keys, values), (next_keys, next_values)] = [block, next].map(|block| {
+            let page = self.cache.page(env, item.seq, block);
+            let [keys, values] = [Part::Keys, Part::Values].map(|part| self.cache.head(env, page, part, item.kv_head));
+            (keys, values)
+        });
         let base = env.b.mul_const(block, PAGE as i64);
         let seen = Seen {
             visible: self.visible(env, item, base),
@@ -216,7 +227,8 @@ impl AttentionKernel {
         let mut g = 0;
         while g < self.group() {
             let heads = self.heads_in_flight.min(self.group() - g);
-            let scores = self.scores(env, item.q, keys, g, heads);
+            let next = (g == 0).then_some(next_keys);
+            let scores = self.scores(env, item.q, (keys, next), g, heads);
             for (h, s) in scores.chunks(PAGE_VECTORS).enumerate() {
                 self.softmax(env, frame, g + h, s, &seen);
             }
@@ -228,6 +240,7 @@ impl AttentionKernel {
         let count = env.b.min(until, page_len);
         let whole = self.group() / self.heads_in_flight * self.heads_in_flight;
         let each = self.heads_in_flight;
+        self.ask_values(env, next_values);
         env.for_const(whole, each, |env, g| self.accumulate(env, frame, values, (g, each), count));
         if whole < self.group() {
             let g = env.b.index(whole);
@@ -249,12 +262,18 @@ impl AttentionKernel {
             .collect()
     }
 
-    /// Raw scores of `heads` query heads from head `g` with a page of keys.
-    fn scores(&self, env: &mut Env, q: Val, keys: Val, g: usize, heads: usize) -> Vec<Val> {
+    /// Raw scores of `heads` query heads from head `g` with a page of keys; those of the page after it may be asked
+    /// for.
+    fn scores(&self, env: &mut Env, q: Val, (keys, next): (Val, Option<Val>), g: usize, heads: usize) -> Vec<Val> {
         let zero = env.b.float(VECTOR, 0.0);
         let (lo, hi, one) = (env.b.index(0), env.b.index(self.head_dim()), env.b.index(1));
         env.for_carried((lo, hi, one), &vec![zero; heads * PAGE_VECTORS], |env, e, acc| {
-            let row = env.at(keys, e, PAGE * self.cache.layout.elem_bytes);
+            let row_bytes = PAGE * self.cache.layout.elem_bytes;
+            if let Some(next) = next {
+                let next = env.at(next, e, row_bytes);
+                self.ask(env, next, row_bytes);
+            }
+            let row = env.at(keys, e, row_bytes);
             let k: Vec<Val> = (0..PAGE_VECTORS).map(|i| self.cache.load(env, row, i * LANES as usize, LANES)).collect();
             let q = env.at(q, e, 4);
             let mut sums = Vec::with_capacity(acc.len());
@@ -267,6 +286,19 @@ impl AttentionKernel {
             }
             sums
         })
+    }
+
+    /// Asks for a page's values.
+    fn ask_values(&self, env: &mut Env, values: Val) {
+        let row_bytes = self.head_dim() * self.cache.layout.elem_bytes;
+        env.for_const(PAGE, 1, |env, j| {
+            let row = env.at(values, j, row_bytes);
+            self.ask(env, row, row_bytes);
+        });
+    }
+
+    fn ask(&self, env: &mut Env, at: Val, bytes: usize) {
+        (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(at, line as i32, CacheLevel::L2));
     }
 
     /// Turns a head's raw scores into weights relative to the new running maximum, and rescales
