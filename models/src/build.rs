@@ -95,7 +95,7 @@ fn check_keep(spec: &ArchSpec, options: &BuildOptions) -> Result<()> {
     };
     if spec.embed.positions != Positions::None || !spec.layers.iter().all(rotary) {
         return Err(Error::Options(
-            "a window of the context needs rotary positions in every layer, and this model has others; \
+            "keeping a part of a text needs rotary positions in every layer, and this model has others; \
              use the policy `full`"
                 .into(),
         ));
@@ -103,7 +103,7 @@ fn check_keep(spec: &ArchSpec, options: &BuildOptions) -> Result<()> {
     let positions = options.keep.map_or(0, |keep| keep.pages().saturating_mul(PAGE_POSITIONS));
     if positions > options.ctx {
         return Err(Error::Options(format!(
-            "the first and last positions that are kept, in whole pages of {PAGE_POSITIONS}, are {positions}, more than \
+            "the positions that are kept, in whole pages of {PAGE_POSITIONS}, are {positions}, more than \
              the context of {}; keep fewer",
             options.ctx
         )));

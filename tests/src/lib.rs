@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod command;
+pub mod emulated;
 pub mod kirgen;
 pub mod reference;
 pub mod step;

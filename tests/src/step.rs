@@ -3,7 +3,12 @@
 //!
 //! Memory that a step must not depend on holds NaN, or in the interpreter nothing that may be read.
 
+mod emulated;
+
+pub use emulated::Foreign;
+
 use llmc_abi::StepArgs;
+use llmc_abi::manifest::KvInfo;
 use llmc_abi::step::{STEP_FIELDS, Sampling};
 use llmc_ir::interp::Interp;
 use llmc_ir::{Module, ParamSource};
@@ -263,9 +268,33 @@ impl<'a> Native<'a> {
         let objects = backend.compile(model.program(), &here).unwrap_or_else(|e| panic!("{e}"));
         let page_bytes = model.plan.kv.page_bytes;
         let mut kv = region(pages.end() * page_bytes);
-        kv.slice(pages.first() * page_bytes, (pages.end() - pages.first()) * page_bytes).fill(POISON);
+        for page in pages.first()..pages.end() {
+            kv.slice(page * page_bytes, page_bytes).copy_from_slice(&unwritten(&model.plan.kv, POISON));
+        }
         Native { model, code: llmc_jit::load(&objects).unwrap_or_else(|e| panic!("{e}")), pages, workers, weights, kv }
     }
+}
+
+impl Native<'_> {
+    /// How much attention the positions of the first sequence got: for each layer and key head a list.
+    pub fn counts(&mut self, positions: usize) -> Vec<Vec<f32>> {
+        let info = &self.model.plan.kv;
+        let heads = info.counts.iter().flat_map(|c| (0..c.heads).map(|h| c.offset + h * c.stride));
+        let of_head = |kv: &mut Region, at: usize| -> Vec<f32> {
+            let pages = self.pages.table.iter().map(|page| *page as usize * info.page_bytes + at);
+            pages.flat_map(|at| floats(kv.slice(at, 4 * PAGE))).take(positions).collect()
+        };
+        heads.map(|at| of_head(&mut self.kv, at)).collect()
+    }
+}
+
+/// A page that nothing has written to, but for counts, which begin at zero.
+fn unwritten(info: &KvInfo, poison: u8) -> Vec<u8> {
+    let mut page = vec![poison; info.page_bytes];
+    for counts in &info.counts {
+        (0..counts.heads).for_each(|h| page[counts.offset + h * counts.stride..][..4 * PAGE].fill(0));
+    }
+    page
 }
 
 impl Runner for Native<'_> {
@@ -315,8 +344,8 @@ impl<'a> Interpreted<'a> {
         // Attention loads whole blocks of keys, also those positions that are not written yet.
         let variant = &model.plan.variants[model.variant];
         // A group multiplies by zero what lies behind a sequence's end: it has to be finite.
-        let unwritten = if variant.group.is_some() { 0 } else { POISON };
-        let kv = machine.alloc(vec![unwritten; pages.end() * model.plan.kv.page_bytes]);
+        let poison = if variant.group.is_some() { 0 } else { POISON };
+        let kv = machine.alloc(unwritten(&model.plan.kv, poison).repeat(pages.end()));
         let sync = machine.alloc(vec![0; variant.group.as_ref().map_or(0, |g| g.sync_bytes)]);
         let program = Compiled::new(model.program());
         let (sampling, chosen) = (Sampling::NONE, vec![]);

@@ -4,9 +4,9 @@ use crate::setup::Setup;
 use crate::{cargo, demo, setup, sh, tidy};
 use anyhow::Result;
 
-/// Programs of Debian that some tests look over llmc's shoulder with; without them those tests say
-/// that they were skipped.
-const WITNESSES: [&str; 3] = ["strace", "binutils", "qemu-user"];
+/// Programs of Debian that some tests look over llmc's shoulder with, or run code for other processors with; without
+/// them those tests say that they were skipped.
+const WITNESSES: [&str; 5] = ["strace", "binutils", "qemu-user", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 
 /// Runs formatting, lints, tidy checks, all tests, doc tests, and the demo.
 pub fn run(setup: &Setup) -> Result<()> {

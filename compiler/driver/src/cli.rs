@@ -43,7 +43,8 @@ pub enum Command {
 pub struct ModelArgs {
     /// model.safetensors (its folder supplies the rest), a model folder, or org/name[@rev] in the hub cache
     pub model: PathBuf,
-    /// Targets, best first: cpu (this machine), x86-64-v2, x86-64-v3, x86-64-v4, x86-64-amx, aarch64.
+    /// Targets, best first: cpu (this machine), x86-64-v2, x86-64-v3, x86-64-v4, x86-64-amx, aarch64,
+    /// aarch64-dotprod, aarch64-i8mm.
     /// A list makes one artifact that picks at start
     #[arg(long, env = "LLMC_TARGET", default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,
@@ -71,7 +72,8 @@ pub struct ModelArgs {
     #[arg(long, env = "LLMC_CTX_SIZE")]
     pub ctx_size: Option<usize>,
     /// What happens to a text that passes the context: full, it ends; window=N,sinks=K, it goes on with its K
-    /// first and N last positions in sight (in whole pages of 32; K is 4 if left out)
+    /// first and N last positions in sight (K is 4 if left out); score=N, with the N that attention has used most.
+    /// All in whole pages of 32
     #[arg(long, env = "LLMC_CTX_POLICY", value_name = "POLICY", default_value = "full", value_parser = ctx_policy)]
     pub ctx_policy: CtxPolicy,
     /// Rewrite rule applications allowed; 0 turns rewriting off
@@ -175,10 +177,11 @@ fn ctx_policy(text: &str) -> Result<CtxPolicy, String> {
     if text == "full" {
         return Ok(CtxPolicy::Full);
     }
-    if text.starts_with("score") {
-        return Err("score=N has no kernels yet; use window=N,sinks=K".into());
+    let wrong = || format!("{text} is neither full, window=N,sinks=K nor score=N; N is 1 or more");
+    if let Some(positions) = text.strip_prefix("score=") {
+        let positions = positions.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
+        return Ok(CtxPolicy::Score { positions });
     }
-    let wrong = || format!("{text} is neither full nor window=N,sinks=K with a window of at least 1 position");
     let (mut window, mut sinks) = (None, None);
     for part in text.split(',') {
         let (name, value) = part.split_once('=').ok_or_else(wrong)?;
@@ -269,7 +272,7 @@ mod tests {
         for bad in ["", "window", "window=0", "sinks=4", "window=-1", "window=1,window=2", "window=9,tail=1"] {
             assert!(ctx_policy(bad).is_err_and(|e| e.contains("neither")), "{bad}");
         }
-        assert!(ctx_policy("score=64").is_err_and(|e| e.contains("no kernels yet")));
+        assert_eq!(ctx_policy("score=64"), Ok(CtxPolicy::Score { positions: 64 }));
     }
 
     #[test]

@@ -169,12 +169,19 @@ fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
 
 /// What `--ctx-policy` keeps, in whole pages: at least the positions asked for, wherever in its page a token is.
 fn keep(options: &Options) -> Result<Option<Keep>> {
-    let CtxPolicy::Window { window, sinks } = options.ctx_policy else { return Ok(None) };
+    let pages = |positions: usize| positions.div_ceil(PAGE_POSITIONS);
+    let keep = match options.ctx_policy {
+        CtxPolicy::Full => return Ok(None),
+        CtxPolicy::Window { window, sinks } => {
+            Keep { sinks: pages(sinks), window: pages(window.saturating_sub(1)).saturating_add(1), by_use: false }
+        }
+        // Beside the page that is being filled.
+        CtxPolicy::Score { positions } => Keep { sinks: 0, window: pages(positions).saturating_add(1), by_use: true },
+    };
     if options.resolve_targets()?.iter().any(Target::is_gpu) {
-        return Err(Error::Usage("--ctx-policy window: GPUs have no kernel for it yet; use full".into()));
+        return Err(Error::Usage("--ctx-policy: GPUs have no kernels for window and score yet; use full".into()));
     }
-    let pages = (window.saturating_sub(1).div_ceil(PAGE_POSITIONS)).saturating_add(1);
-    Ok(Some(Keep { sinks: sinks.div_ceil(PAGE_POSITIONS), window: pages }))
+    Ok(Some(keep))
 }
 
 /// What products read. Weights quantized to integers meet 8-bit integers: a choice of the passes, which needs

@@ -7,6 +7,7 @@ mod device;
 pub mod emit;
 pub mod error;
 pub mod isolate;
+mod machine;
 pub mod manifest;
 pub mod options;
 pub mod payload;

@@ -55,6 +55,11 @@ pub enum CtxPolicy {
         /// First positions.
         sinks: usize,
     },
+    /// Those of its positions stay that attention has used most.
+    Score {
+        /// How many.
+        positions: usize,
+    },
 }
 
 /// Code generator.

@@ -6,7 +6,9 @@
 //! - KV cache: pages of [`PAGE`] positions. In a page, layers one after another; in a layer the
 //!   keys as `[head][element][position]`, then the values as `[head][position][element]`. Keys lie
 //!   transposed so that scores of 16 positions fill a vector. Behind the 8-bit integers of a head stand
-//!   its positions' scales.
+//!   its positions' scales. Where attention is counted, each head's counts stand behind all values.
+
+use llmc_abi::manifest::KvPlaces;
 
 /// Output rows of a weight panel.
 pub const PANEL: usize = 16;
@@ -48,6 +50,8 @@ pub struct KvLayout {
     pub head_dim: usize,
     /// Bytes per element: 1 (integers with a scale for each position), 2 (binary16) or 4 (binary32).
     pub elem_bytes: usize,
+    /// Whether it is counted how much attention positions get.
+    pub counted: bool,
 }
 
 impl KvLayout {
@@ -71,8 +75,44 @@ impl KvLayout {
         self.heads * self.head_bytes()
     }
 
+    /// Bytes of a head's counts.
+    pub const HEAD_COUNTS: usize = 4 * PAGE;
+
+    /// Where the counts begin.
+    pub fn count_offset(&self) -> usize {
+        (2 * self.value_offset()).next_multiple_of(ALIGN)
+    }
+
     /// Bytes of the layer in a page.
     pub fn layer_bytes(&self) -> usize {
-        (2 * self.value_offset()).next_multiple_of(ALIGN)
+        self.count_offset() + if self.counted { self.heads * Self::HEAD_COUNTS } else { 0 }
+    }
+
+    /// Where the counts of one position lie, of a layer that begins at `offset` in a page.
+    pub fn counts(&self, offset: usize) -> Option<KvPlaces> {
+        let places = KvPlaces {
+            offset: offset + self.count_offset(),
+            heads: self.heads,
+            stride: Self::HEAD_COUNTS,
+            rows: 1,
+            bytes: 4,
+        };
+        self.counted.then_some(places)
+    }
+
+    /// Where keys and values of one position lie, of a layer that begins at `offset` in a page.
+    pub fn places(&self, offset: usize) -> Vec<KvPlaces> {
+        let (heads, stride) = (self.heads, self.head_bytes());
+        let of = |offset, rows, bytes| KvPlaces { offset, heads, stride, rows, bytes };
+        let mut places = Vec::new();
+        for part in [offset, offset + self.value_offset()] {
+            let (rows, bytes) = match part == offset {
+                true => (self.head_dim, self.elem_bytes),
+                false => (1, self.head_dim * self.elem_bytes),
+            };
+            places.push(of(part, rows, bytes));
+            places.extend(self.has_scales().then(|| of(part + self.scale_offset(), 1, 4)));
+        }
+        places
     }
 }

@@ -19,11 +19,11 @@ pub struct Schedule {
     pub int_gemm: Tile,
     /// Tile of an integer GEMM with scales for groups of k: two sums each.
     pub int_gemm_groups: Tile,
-    /// How a GEMV reads weights in bytes.
+    /// How a GEMV reads weights in bytes with one scale for a row.
     pub byte_gemv: Streams,
     /// The same of floats.
     pub float_gemv: Streams,
-    /// The same of codes of fewer than 8 bits.
+    /// The same of codes that take work: of fewer than 8 bits, or with scales for groups.
     pub packed_gemv: Streams,
     /// The same of codes that stand for floats.
     pub coded_gemv: Streams,
@@ -200,7 +200,7 @@ impl Schedule {
     pub fn streams(&self, format: WeightFormat) -> Streams {
         match format {
             WeightFormat::Quant(scheme) if scheme.is_float() => self.coded_gemv,
-            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.packed_gemv,
+            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 || scheme.group().is_some() => self.packed_gemv,
             WeightFormat::Quant(_) => self.byte_gemv,
             _ => self.float_gemv,
         }

@@ -28,6 +28,8 @@ const V3: &[Feature] = &[Avx, Avx2, Fma, F16c, Bmi1, Bmi2, Lzcnt, Movbe];
 const V4: &[Feature] = &[Avx512f, Avx512bw, Avx512cd, Avx512dq, Avx512vl];
 const V4_DOT: &[Feature] = &[Avx512Vnni, Avx512Bf16];
 const AMX: &[Feature] = &[AmxTile, AmxInt8, AmxBf16];
+const ARM_DOT: &[Feature] = &[AsimdDp];
+const ARM_I8MM: &[Feature] = &[I8mm];
 
 /// Name, triple and features of every level. Features of a level include those above it.
 /// `x86-64-v4` is the psABI level and the dot products that all its servers of interest have.
@@ -37,6 +39,8 @@ const LEVELS: &[(&str, &str, &[&[Feature]])] = &[
     ("x86-64-v4", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT]),
     ("x86-64-amx", "x86_64-unknown-linux-gnu", &[V2, V3, V4, V4_DOT, AMX]),
     ("aarch64", "aarch64-unknown-linux-gnu", &[]),
+    ("aarch64-dotprod", "aarch64-unknown-linux-gnu", &[ARM_DOT]),
+    ("aarch64-i8mm", "aarch64-unknown-linux-gnu", &[ARM_DOT, ARM_I8MM]),
     ("cuda", "nvptx64-nvidia-cuda", &[]),
     ("cuda:sm_90a", "nvptx64-nvidia-cuda", &[]),
 ];
@@ -106,6 +110,6 @@ impl Target {
 
     /// Whether a single-rounded multiply-add is an instruction.
     pub fn has_fma(&self) -> bool {
-        self.has(Fma) || self.name == "aarch64"
+        self.has(Fma) || self.triple.starts_with("aarch64-")
     }
 }

@@ -245,6 +245,9 @@ impl<'a> Lowering<'a> {
         for slot in 0..g.types(node).len() as u32 {
             e.writes.extend(resource(Value { node, slot }));
         }
+        if matches!(g.op(node), Op::SinkAttention { counted: true, .. }) {
+            e.writes.push(Resource::Kv);
+        }
         e.writes.extend(self.buffers.temp(node).map(|(a, b)| Resource::Arena(a, b)));
         let types: Vec<&Type> = g.operands(node).iter().filter_map(|v| g.ty(*v).ok()).collect();
         let cost = |tokens, rows, context| g.op(node).cost(&types, Sizes { tokens, rows, context });

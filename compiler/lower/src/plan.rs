@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::phases::Phases;
 use crate::runs::{CallRun, calls_per_block, group};
 use crate::weights::{BoundItem, Item, PackLayout, WeightsPlan, describe, params_of};
-use llmc_abi::manifest::{GroupInfo, KvInfo, PhaseInfo, StepInfo, TensorInfo};
+use llmc_abi::manifest::{GroupInfo, KvInfo, KvPlaces, PhaseInfo, StepInfo, TensorInfo};
 use llmc_abi::step::{SYNC_PHASES, kernel_symbol, step_symbol};
-use llmc_ir::{DType, Module, ModuleInfo};
+use llmc_ir::{DType, Module, ModuleInfo, Op};
 use llmc_kernels::env::Scratch;
 use llmc_kernels::kir::{Function, Program};
 use llmc_kernels::layout::{ALIGN, KvLayout, PAGE};
@@ -106,7 +106,9 @@ pub fn plan(
     }
     let weights = weights.ok_or_else(|| Error::Limit("a plan needs at least one target".into()))?;
     let dtype = module.kv.first().map_or(DType::F16, |k| k.dtype);
-    let kv = KvInfo { dtype: dtype.to_string(), page_positions: PAGE, page_bytes: kv.page_bytes, keep: None };
+    let [places, counts] = kv.places();
+    let (dtype, page_bytes) = (dtype.to_string(), kv.page_bytes);
+    let kv = KvInfo { dtype, page_positions: PAGE, page_bytes, keep: None, places, counts };
     Ok(Plan { variants, weights, kv, step: StepInfo { tokens: options.tokens, rows: options.rows } })
 }
 
@@ -135,7 +137,18 @@ pub struct KvLayouts {
     pub page_bytes: usize,
 }
 
+impl KvLayouts {
+    /// Where keys and values of a position lie in a page, where attention is counted, and where it is counted.
+    fn places(&self) -> [Vec<KvPlaces>; 2] {
+        let counted = || self.layers.iter().filter(|(layout, _)| layout.counted);
+        let places = counted().flat_map(|(layout, offset)| layout.places(*offset)).collect();
+        [places, counted().filter_map(|(layout, offset)| layout.counts(*offset)).collect()]
+    }
+}
+
 fn kv_layouts(module: &Module) -> Result<KvLayouts> {
+    let mut ops = module.blocks.iter().flat_map(|b| b.graph.nodes().map(|n| b.graph.op(n)));
+    let counted = ops.any(|op| matches!(op, Op::SinkAttention { counted: true, .. }));
     let mut layers = Vec::new();
     let mut page_bytes = 0;
     for (i, kv) in module.kv.iter().enumerate() {
@@ -143,7 +156,7 @@ fn kv_layouts(module: &Module) -> Result<KvLayouts> {
             DType::F16 | DType::F32 | DType::I8 => kv.dtype.size(),
             other => return Err(Error::Limit(format!("KV cache {i} of type {other}; choose --kv f16, f32 or int8"))),
         };
-        let layout = KvLayout { heads: kv.heads, head_dim: kv.head_dim, elem_bytes };
+        let layout = KvLayout { heads: kv.heads, head_dim: kv.head_dim, elem_bytes, counted };
         layers.push((layout, page_bytes));
         page_bytes += layout.layer_bytes();
     }

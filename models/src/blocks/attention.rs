@@ -33,6 +33,7 @@ pub fn attention(b: &mut BlockBuilder, a: &AttnSpec, ropes: &[&RopeSpec], x: Val
                 window: keep.window,
                 rotary_dim: rope.rotary_dim,
                 interleaved: interleaved(rope),
+                counted: keep.by_use,
             };
             b.push(op, &[q, kv, positions, seqs, turns])?
         }

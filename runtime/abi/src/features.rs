@@ -25,11 +25,13 @@ pub enum Feature {
     AmxTile = 17,
     AmxInt8 = 18,
     AmxBf16 = 19,
+    AsimdDp = 20,
+    I8mm = 21,
 }
 
 impl Feature {
     /// Every feature with its name as in /proc/cpuinfo and its name in LLVM.
-    pub const TABLE: [(Feature, &'static str, &'static str); 20] = [
+    pub const TABLE: [(Feature, &'static str, &'static str); 22] = [
         (Feature::Sse42, "sse4_2", "sse4.2"),
         (Feature::Popcnt, "popcnt", "popcnt"),
         (Feature::Avx, "avx", "avx"),
@@ -50,6 +52,8 @@ impl Feature {
         (Feature::AmxTile, "amx_tile", "amx-tile"),
         (Feature::AmxInt8, "amx_int8", "amx-int8"),
         (Feature::AmxBf16, "amx_bf16", "amx-bf16"),
+        (Feature::AsimdDp, "asimddp", "dotprod"),
+        (Feature::I8mm, "i8mm", "i8mm"),
     ];
 
     /// The feature's bit in a mask.

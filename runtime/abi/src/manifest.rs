@@ -99,6 +99,28 @@ pub struct KvInfo {
     /// What a sequence keeps that passes the cache; none where it may not.
     #[serde(default)]
     pub keep: Option<Keep>,
+    /// Where keys and values of a position lie in a page, where positions are forgotten one by one.
+    #[serde(default)]
+    pub places: Vec<KvPlaces>,
+    /// Where it is counted (f32) how much attention a position got, if it is.
+    #[serde(default)]
+    pub counts: Vec<KvPlaces>,
+}
+
+/// Where a page has some bytes of each of its positions: those of position `p` in row `r` of head `h` begin at
+/// `offset + h * stride + (r * page_positions + p) * bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvPlaces {
+    /// First byte in the page.
+    pub offset: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Bytes from one head to the next.
+    pub stride: usize,
+    /// Rows of a head, each with bytes of all positions.
+    pub rows: usize,
+    /// Bytes of a position in a row.
+    pub bytes: usize,
 }
 
 impl KvInfo {
@@ -106,18 +128,23 @@ impl KvInfo {
     /// the tokens of the longest step.
     pub fn held(&self, context: usize, step_tokens: usize) -> usize {
         let page = self.page_positions.max(1);
-        self.keep.map_or(context, |keep| (keep.pages() + step_tokens.div_ceil(page)).saturating_mul(page))
+        let beside = |keep: Keep| if keep.by_use { 0 } else { step_tokens.div_ceil(page) };
+        self.keep.map_or(context, |keep| (keep.pages() + beside(keep)).saturating_mul(page))
     }
 }
 
 /// What a sequence of any length keeps of its KV cache, in pages. A token sees the `sinks` first pages and
-/// the `window` last ones, its own included; pages between are forgotten.
+/// the `window` last ones, its own included; pages between are forgotten. By use, the cache has `window` pages,
+/// and when they are full a page's worth of positions is forgotten that attention has used least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
     /// First pages.
     pub sinks: usize,
     /// Last pages; at least 1.
     pub window: usize,
+    /// Whether what attention has used least is forgotten; there are no sinks then.
+    #[serde(default)]
+    pub by_use: bool,
 }
 
 impl Keep {

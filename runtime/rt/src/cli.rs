@@ -141,6 +141,9 @@ pub struct Bench {
     /// Tokens in the cache before decoding begins
     #[arg(long, value_name = "N", env = "LLMC_DEPTH", default_value_t = 0)]
     pub depth: usize,
+    /// Also run N sequences at once: prompts, one of five long, packed and padded; and decoding
+    #[arg(long, value_name = "N", env = "LLMC_PARALLEL", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub parallel: Option<u16>,
     /// Add time, bytes and GB/s of each kernel
     #[arg(long, env = "LLMC_PROFILE", value_parser = FalseyValueParser::new())]
     pub profile: bool,

@@ -6,7 +6,7 @@ mod ahead;
 
 use std::ffi::c_void;
 
-use llmc_abi::manifest::Keep;
+use llmc_abi::manifest::{Keep, PAGE_POSITIONS};
 use llmc_abi::{Manifest, StepArgs, StepFn};
 
 use crate::cuda::Inputs;
@@ -196,6 +196,17 @@ impl Engine {
         self.limits.rows
     }
 
+    /// Most tokens that the next step of a sequence takes. Where positions are forgotten by their use, a step ends
+    /// before that changes, and gives the logits of all its tokens at once.
+    pub fn room(&self, seq: usize) -> usize {
+        if !self.keep.is_some_and(|keep| keep.by_use) || seq >= self.kv.sequences() {
+            return self.limits.tokens;
+        }
+        let left = self.kv.capacity().saturating_sub(self.kv.positions(seq));
+        let left = if left == 0 { PAGE_POSITIONS } else { left };
+        self.limits.tokens.min(self.limits.rows).min(left)
+    }
+
     /// Anonymous memory planned.
     pub fn memory(&self) -> Memory {
         self.memory
@@ -264,7 +275,7 @@ impl Engine {
         Ok(self.logits(rows.len()))
     }
 
-    /// Adds `tokens`, at most a step's worth, to the end of a sequence. Gives the logits of `rows`.
+    /// Adds `tokens`, at most [`Self::room`], to the end of a sequence. Gives the logits of `rows`.
     ///
     /// # Errors
     ///
@@ -276,10 +287,11 @@ impl Engine {
             Rows::Last => (n.saturating_sub(1), n),
             Rows::Range(first, last) => (first.min(last), last),
         };
-        if n == 0 || n > self.limits.tokens || last > n || last - first > self.limits.rows {
+        let room = self.room(seq);
+        if n == 0 || n > room || last > n || last - first > self.limits.rows {
             return Err(Error::usage(format!(
-                "a step takes 1 to {} tokens and gives at most {} rows; it got {n} tokens and rows {first}..{last}",
-                self.limits.tokens, self.limits.rows
+                "a step takes 1 to {room} tokens and gives at most {} rows; it got {n} tokens and rows {first}..{last}",
+                self.limits.rows
             )));
         }
         if let (Some(keep), true) = (self.keep, seq < self.kv.sequences()) {
@@ -316,15 +328,17 @@ impl Engine {
         if end > self.context() {
             return Err(self.too_long(end));
         }
-        let chunk = if chunk == 0 { self.limits.tokens } else { chunk.min(self.limits.tokens) };
+        let chunk = if chunk == 0 { usize::MAX } else { chunk };
         let mut rest = tokens;
-        while rest.len() > chunk {
+        loop {
             between()?;
-            self.extend(seq, &rest[..chunk], Rows::None)?;
-            rest = &rest[chunk..];
+            let part = chunk.min(self.room(seq));
+            if rest.len() <= part {
+                return self.extend(seq, rest, Rows::Last);
+            }
+            self.extend(seq, &rest[..part], Rows::None)?;
+            rest = &rest[part..];
         }
-        between()?;
-        self.extend(seq, rest, Rows::Last)
     }
 
     /// Calls `each` with the index and the logits of every row of the last step, the workers taking

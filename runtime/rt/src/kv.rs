@@ -3,6 +3,9 @@
 //!
 //! The range is reserved whole and committed by the system page by page, as it is written.
 
+mod by_use;
+
+use by_use::Places;
 use llmc_abi::manifest::{Keep, KvInfo};
 
 use crate::error::{Error, Result};
@@ -13,6 +16,8 @@ pub struct KvCache {
     memory: Mapping,
     table: Mapping,
     page_positions: usize,
+    page_bytes: usize,
+    places: Places,
     /// Blocks per sequence: the row length of the page table.
     stride: usize,
     sequences: Vec<Sequence>,
@@ -54,6 +59,8 @@ impl KvCache {
             memory,
             table,
             page_positions: info.page_positions.max(1),
+            page_bytes: info.page_bytes,
+            places: Places::new(&info.places, &info.counts),
             stride,
             sequences: vec![Sequence::default(); sequences],
             // Taken from the end: the lowest page first.
@@ -71,8 +78,17 @@ impl KvCache {
         self.sequences[sequence].forgotten * self.page_positions
     }
 
-    /// Forgets pages that the next token of a sequence does not see; the ones behind move up.
+    /// Forgets what the next token of a sequence does not see.
     pub fn slide(&mut self, sequence: usize, keep: Keep) {
+        match keep.by_use {
+            true if self.is_full(sequence) => self.forget_least_used(sequence),
+            true => {}
+            false => self.forget_pages(sequence, keep),
+        }
+    }
+
+    /// Forgets pages that the next token of a sequence does not see; the ones behind move up.
+    fn forget_pages(&mut self, sequence: usize, keep: Keep) {
         let held = &self.sequences[sequence];
         let pages = keep.forgotten(held.positions / self.page_positions);
         let pages = pages.min(held.blocks.saturating_sub(keep.sinks));
@@ -89,8 +105,14 @@ impl KvCache {
     }
 
     /// Goes back to the first `length` positions that a sequence had, or to none where a page is forgotten that
-    /// the next token would see. Gives how many are left.
+    /// the next token would see, or where positions are counted by tokens that go. Gives how many are left.
     pub fn rewind(&mut self, sequence: usize, length: usize, keep: Option<Keep>) -> usize {
+        if keep.is_some_and(|keep| keep.by_use) {
+            if length < self.positions(sequence) + self.forgotten(sequence) {
+                self.truncate(sequence, 0);
+            }
+            return self.positions(sequence) + self.forgotten(sequence);
+        }
         let forgotten = self.sequences[sequence].forgotten;
         let unseen = keep.map_or(0, |keep| keep.forgotten(length / self.page_positions));
         if forgotten > unseen {
@@ -131,6 +153,7 @@ impl KvCache {
         for block in have..need {
             if let Some(page) = self.free.pop() {
                 self.row_mut(sequence)[block] = page;
+                self.clear_counts(page);
             }
         }
         let sequence = &mut self.sequences[sequence];
@@ -191,7 +214,7 @@ mod tests {
     use super::*;
 
     fn info() -> KvInfo {
-        KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 256, keep: None }
+        KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 256, ..KvInfo::default() }
     }
 
     #[test]
@@ -213,7 +236,7 @@ mod tests {
 
     #[test]
     fn pages_between_the_first_and_the_last_are_forgotten() {
-        let keep = Keep { sinks: 1, window: 2 };
+        let keep = Keep { sinks: 1, window: 2, by_use: false };
         let mut kv = KvCache::new(&info(), 20, 1).expect("fits");
         kv.grow(0, 12).expect("fits");
         let pages = kv.pages(0).to_vec();

@@ -139,7 +139,7 @@ mod tests {
         Manifest {
             model: ModelInfo { vocab: 100, context: 64, ..Default::default() },
             step: StepInfo { tokens: 8, rows: 2 },
-            kv: KvInfo { dtype: "f16".into(), page_positions: 16, page_bytes: 1000, keep: None },
+            kv: KvInfo { dtype: "f16".into(), page_positions: 16, page_bytes: 1000, ..KvInfo::default() },
             variants: vec![VariantInfo { arena_bytes: 500, worker_bytes: 10, ..Default::default() }],
             ..Default::default()
         }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use llmc_abi::Manifest;
 use llmc_abi::manifest::{PhaseInfo, Unit};
+use serde_json::{Value, json};
 
 use crate::sys::multiply::Loop;
 use crate::workers::Workers;
@@ -28,13 +28,12 @@ pub struct Peak {
 pub struct Peaks(Vec<Peak>);
 
 impl Peaks {
-    /// Measures the units of a variant of the manifest.
-    pub fn measure(workers: &mut Workers, manifest: &Manifest, variant: usize) -> Peaks {
-        let Some(code) = manifest.variants.get(variant).filter(|v| v.group.is_none()) else { return Peaks::default() };
+    /// Measures the units of the phases, in code that may use `features`.
+    pub fn measure(workers: &mut Workers, features: u64, phases: &[PhaseInfo]) -> Peaks {
         let mut peaks: Vec<Peak> = Vec::new();
-        for unit in code.phases.iter().filter_map(|p| p.unit) {
+        for unit in phases.iter().filter_map(|p| p.unit) {
             if peaks.iter().all(|p| p.unit != unit) {
-                peaks.extend(Loop::new(unit, code.features).map(|l| fastest(workers, unit, l)));
+                peaks.extend(Loop::new(unit, features).map(|l| fastest(workers, unit, l)));
             }
         }
         Peaks(peaks)
@@ -54,9 +53,16 @@ impl Peaks {
         self.0.iter().find(|p| p.unit == unit)
     }
 
-    /// All of them.
-    pub fn all(&self) -> &[Peak] {
-        &self.0
+    /// All of them for a program to read.
+    pub fn json(&self) -> Value {
+        let peak = |p: &Peak| json!({ "unit": p.unit, "instruction": p.name, "gflop_s": p.gflop_s });
+        self.0.iter().map(peak).collect()
+    }
+
+    /// All of them in words; none where there are none.
+    pub fn text(&self) -> Option<String> {
+        let peaks: Vec<String> = self.0.iter().map(|p| format!("{:.0} GFLOP/s of {}", p.gflop_s, p.name)).collect();
+        (!peaks.is_empty()).then(|| peaks.join(" and "))
     }
 
     /// The least nanoseconds in which all products of a step of `tokens` tokens and one row of logits can be

@@ -177,6 +177,12 @@ fn bench_reports() {
     }
     assert_eq!(bench["device"], "cpu");
     assert!(bench["profile"]["decode"].as_array().is_some_and(|rows| rows.len() > 3), "{bench}");
+    let many = artifact(&["bench", "-p", "64", "-n", "4", "-r", "1", "--parallel", "6", "--json"]).json();
+    let parallel = &many["parallel"];
+    assert_eq!((&parallel["prompt_tokens"], &parallel["padded_tokens"]), (&144.into(), &384.into()));
+    for key in ["packed_tok_s", "padded_tok_s", "share_of_token_ratio", "decode_tok_s"] {
+        assert!(parallel[key].as_f64().is_some_and(|n| n > 0.0), "{key} in {parallel}");
+    }
     artifact(&["bench", "-p", "1000"]).failed(4, &["1000 positions", "512"]);
 }
 

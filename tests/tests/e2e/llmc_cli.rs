@@ -99,6 +99,21 @@ fn plan_tells_the_memory() {
     assert!(model(&["plan", "-q"]).ok().contains("roofline"));
 }
 
+#[test]
+fn plan_predicts_for_the_machine_that_can_run_it() {
+    let machine = |args: &[&str]| json(&[&["plan", "-q", "--json", "-t", "1"], args].concat())["machine"].clone();
+    let here = machine(&["--target", "x86-64-v2", "--quantize", "w8a8"]);
+    for key in ["read_gb_s", "decode_tok_s", "prefill_tok_s"] {
+        assert!(here[key].as_f64().is_some_and(|n| n > 0.0), "{key} in {here}");
+    }
+    assert!(here["peaks"].as_array().is_some_and(|p| p.iter().any(|p| p["gflop_s"].as_f64() > Some(0.5))), "{here}");
+    assert!(machine(&["--target", "cuda"]).is_null());
+    let ended = model(&["plan", "-q", "--target", "x86-64-v2"]);
+    let text = ended.ok();
+    assert!(text.contains("this machine: ") && text.contains("expect about "), "{text}");
+    assert!(model(&["plan", "-q", "--target", "cuda"]).ok().contains("cannot run cuda"));
+}
+
 /// Peak resident bytes of the artifact with these arguments. (`ru_maxrss` would count this process's
 /// memory, which the child shares before it becomes another program.)
 fn peak_rss(args: &[&str]) -> f64 {

@@ -22,6 +22,9 @@ fn dynamic(bytes: &[u8], tag: u32) -> Vec<u64> {
     entries.filter(|d| d.tag32(LE) == Some(tag)).map(|d| d.d_val(LE)).collect()
 }
 
+/// Runs programs as on another x86-64 processor.
+const EMULATOR: &str = "qemu-x86_64";
+
 #[test]
 fn alone_in_an_empty_folder() {
     let folder = folder("alone");
@@ -173,11 +176,35 @@ fn a_feature_that_is_missing_is_named() {
     run(&path, &["verify"], b"").ok();
 }
 
+/// Processors under emulation, each with a feature masked that the level above needs.
+#[test]
+fn where_a_feature_is_masked_the_next_level_runs() {
+    if !available(EMULATOR) {
+        return println!("skipped: there is no {EMULATOR} on this machine (apt-get install qemu-user)");
+    }
+    let dir = folder("masked");
+    let path = dir.join("m");
+    let targets = "x86-64-amx,x86-64-v4,x86-64-v3,x86-64-v2";
+    compile(&tinywiki_model(), &path, &["--target", targets, "--quantize", "w8a8"]).ok();
+    let prompt = ["run", "The river", "-n", "8", "--temp", "0", "-t", "2"];
+    let text = run(&path, &prompt, b"");
+    for (processor, target) in [("Haswell", "x86-64-v3"), ("Haswell,-fma", "x86-64-v2"), ("Nehalem", "x86-64-v2")] {
+        let emulated = |args: &[&str]| {
+            let mut command = Command::new(EMULATOR);
+            Ended::of(command.args(["-cpu", processor]).arg(&path).args(args), b"")
+        };
+        assert_eq!(emulated(&["info", "--json"]).json()["runtime"]["variant"], target, "{processor}");
+        assert_eq!(emulated(&prompt).ok(), text.ok(), "{processor}");
+    }
+    let mut command = Command::new(EMULATOR);
+    let none = Ended::of(command.args(["-cpu", "Conroe"]).arg(&path).args(prompt), b"");
+    none.failed(5, &["this CPU lacks sse4_2", "x86-64-v2"]);
+}
+
 /// An old processor under emulation, for compiling; code generation runs in a process of its own, so
 /// it is emulated by itself.
 #[test]
 fn another_processor_compiles_the_same_bytes() {
-    const EMULATOR: &str = "qemu-x86_64";
     if !available(EMULATOR) {
         return println!("skipped: there is no {EMULATOR} on this machine (apt-get install qemu-user)");
     }

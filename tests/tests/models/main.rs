@@ -1,6 +1,8 @@
 //! Whole models: what their executables compute, and what it must not depend on.
 
+mod aarch64;
 mod barriers;
+mod by_use;
 mod cache;
 mod fidelity;
 mod group_barriers;

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 /// Two pages stay behind the first one, of which a token sees at least its 33 last positions.
-const KEEP: Keep = Keep { sinks: 1, window: 2 };
+const KEEP: Keep = Keep { sinks: 1, window: 2, by_use: false };
 const POLICY: CtxPolicy = CtxPolicy::Window { window: 33, sinks: 3 };
 /// Tokens of the text: pages are forgotten three times.
 const TOKENS: usize = 170;
@@ -63,7 +63,7 @@ fn kernels_see_what_the_graph_sees() {
 
 #[test]
 fn the_interpreter_finds_nothing() {
-    let keep = Keep { sinks: 0, window: 1 };
+    let keep = Keep { sinks: 0, window: 1, by_use: false };
     let build = BuildOptions { activations: Activations::F32, kv: DType::F16, ctx: 64, keep: Some(keep) };
     let (backend, vector_bytes) = backends().swap_remove(0);
     let how = Planning::plain(build, vector_bytes, 20);
@@ -107,9 +107,16 @@ fn resident(process: u32) -> u64 {
 
 #[test]
 fn a_text_goes_on_without_end_in_the_same_memory() {
-    let options =
-        Options { ctx_policy: CtxPolicy::Window { window: 65, sinks: 4 }, ..exact(&folder("llama2"), BACKENDS[0]) };
-    let name = "windows-endless";
+    goes_on(CtxPolicy::Window { window: 65, sinks: 4 }, "windows-endless");
+}
+
+#[test]
+fn so_does_one_that_keeps_what_is_used_most() {
+    goes_on(CtxPolicy::Score { positions: 64 }, "by-use-endless");
+}
+
+fn goes_on(policy: CtxPolicy, name: &str) {
+    let options = Options { ctx_policy: policy, ..exact(&folder("llama2"), BACKENDS[0]) };
     let _artifact = Artifact::compile(&options, Path::new(TEMPORARY), name);
     let args = ["run", "--tokens", "1,2,3", "-n", "50000", "--temp", "1", "--ignore-eos", "-t", "1"];
     let mut child = Command::new(Path::new(TEMPORARY).join(name))
@@ -148,5 +155,7 @@ fn what_has_no_window_is_refused() {
         assert!(error.contains(words), "{error}");
     };
     refused("gpt2", POLICY, "rotary positions");
+    refused("gpt2", CtxPolicy::Score { positions: 64 }, "rotary positions");
     refused("llama2", CtxPolicy::Window { window: 120, sinks: 4 }, "more than the context of 128");
+    refused("llama2", CtxPolicy::Score { positions: 97 }, "more than the context of 128");
 }

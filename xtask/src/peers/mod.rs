@@ -1,5 +1,5 @@
 //! llmc beside llama.cpp on this machine: the same shape and random weights, the same numbers of threads and
-//! tokens, the programs taking turns.
+//! tokens, the programs taking turns, with the read bandwidth measured around each decoding.
 //!
 //! llama.cpp's sources come with the package `llama-cpp-python` (`vendor/llama.cpp`); `cmake -B build
 //! -DGGML_NATIVE=ON -DLLAMA_CURL=OFF` and `cmake --build build --target llama-bench llama-quantize` build what
@@ -64,12 +64,14 @@ impl Peers {
     }
 }
 
-/// Speeds in each turn, and for llmc shares of what the machine could do meanwhile.
+/// Speeds in each turn, and shares of what the machine could do meanwhile.
 #[derive(Default)]
 struct Speeds {
     name: String,
     prefill: Vec<f64>,
     decode: Vec<f64>,
+    /// GB/s that could be read while it decoded.
+    readable: Vec<f64>,
     bandwidth_percent: Vec<f64>,
     peak_percent: Vec<f64>,
 }
@@ -92,7 +94,7 @@ pub fn run(args: &Peers) -> Result<()> {
         let mut ours: Vec<Speeds> = schemes.iter().map(|s| named(format!("llmc {s}"))).collect();
         for _ in 0..args.rounds {
             for (peer, speeds) in &mut peers {
-                speeds.turn_of_llama(args, *peer, &file)?;
+                speeds.turn_of_llama(args, *peer, &file, &artifacts[0])?;
             }
             for (speeds, artifact) in ours.iter_mut().zip(&artifacts) {
                 speeds.turn_of_llmc(args, artifact)?;
@@ -107,6 +109,32 @@ pub fn run(args: &Peers) -> Result<()> {
         Some(path) => std::fs::write(path, format!("{:#}\n", Value::from(all))).context("the output"),
         None => Ok(()),
     }
+}
+
+impl Peer<'_> {
+    /// Tokens per second of a prefill or a decoding: so many tokens of each, one of them none.
+    fn speed(&self, args: &Peers, file: &Path, [prefill, decode]: [usize; 2]) -> Result<f64> {
+        let mut command = Command::new(self.programs.join("llama-bench"));
+        command.args(self.options).args(["-o", "json", "-r", "1", "-t", &args.threads.to_string()]);
+        command.args(["-p", &prefill.to_string(), "-n", &decode.to_string(), "-m"]).arg(file);
+        let answer: Value = serde_json::from_slice(&output(&mut command)?)?;
+        let speed = answer.as_array().and_then(|tests| tests.first()?["avg_ts"].as_f64());
+        speed.with_context(|| format!("{}'s llama-bench gives no speed", self.name))
+    }
+}
+
+/// What an artifact's `bench` says of itself and of this machine.
+fn bench(args: &Peers, artifact: &Path, [prefill, decode]: [usize; 2]) -> Result<Value> {
+    let mut command = Command::new(artifact);
+    command.args(["bench", "-q", "--json", "-r", "1", "-t", &args.threads.to_string()]);
+    command.args(["-p", &prefill.to_string(), "-n", &decode.to_string()]);
+    Ok(serde_json::from_slice(&output(&mut command)?)?)
+}
+
+/// GB/s at which an artifact's mapped weights can be read now, found as `bench` finds it around a decoding.
+fn readable(args: &Peers, artifact: &Path) -> Result<f64> {
+    let answer = bench(args, artifact, [1, 4])?;
+    answer["bandwidth_ceiling_gb_s"].as_f64().context("bench gives no ceiling")
 }
 
 /// The model in a format of llama.cpp, everything in that format.
@@ -127,38 +155,24 @@ fn compiled(args: &Peers, folder: &Path, scheme: &str) -> Result<PathBuf> {
 }
 
 impl Speeds {
-    fn turn_of_llama(&mut self, args: &Peers, peer: Peer<'_>, file: &Path) -> Result<()> {
-        let mut command = Command::new(peer.programs.join("llama-bench"));
-        command.args(peer.options).args([
-            "-o",
-            "json",
-            "-r",
-            "1",
-            "-t",
-            &args.threads.to_string(),
-            "-p",
-            &args.prefill.to_string(),
-        ]);
-        let answer: Value =
-            serde_json::from_slice(&output(command.args(["-n", &args.decode.to_string(), "-m"]).arg(file))?)?;
-        let tests = answer.as_array().context("llama-bench prints a list")?;
-        let speed = |key: &str| {
-            let test = tests.iter().find(|t| t[key].as_u64().is_some_and(|n| n > 0));
-            test.and_then(|t| t["avg_ts"].as_f64()).with_context(|| format!("llama-bench gives no {key}"))
-        };
-        self.prefill.push(speed("n_prompt")?);
-        self.decode.push(speed("n_gen")?);
+    /// Its share of the bandwidth counts all bytes of the file for each token, as llmc counts all weights.
+    fn turn_of_llama(&mut self, args: &Peers, peer: Peer<'_>, file: &Path, artifact: &Path) -> Result<()> {
+        self.prefill.push(peer.speed(args, file, [args.prefill, 0])?);
+        let before = readable(args, artifact)?;
+        let decode = peer.speed(args, file, [0, args.decode])?;
+        let readable = (before + readable(args, artifact)?) / 2.0;
+        self.decode.push(decode);
+        self.readable.push(readable);
+        self.bandwidth_percent.push(100.0 * decode * std::fs::metadata(file)?.len() as f64 / 1e9 / readable);
         Ok(())
     }
 
     fn turn_of_llmc(&mut self, args: &Peers, artifact: &Path) -> Result<()> {
-        let mut command = Command::new(artifact);
-        command.args(["bench", "-q", "--json", "-r", "1", "-t", &args.threads.to_string()]);
-        command.args(["-p", &args.prefill.to_string(), "-n", &args.decode.to_string()]);
-        let answer: Value = serde_json::from_slice(&output(&mut command)?)?;
+        let answer = bench(args, artifact, [args.prefill, args.decode])?;
         let number = |key: &str| answer[key].as_f64().with_context(|| format!("bench gives no {key}"));
         self.prefill.push(number("prefill_tok_s")?);
         self.decode.push(number("decode_tok_s")?);
+        self.readable.push(number("bandwidth_ceiling_gb_s")?);
         self.bandwidth_percent.push(number("bandwidth_percent")?);
         self.peak_percent.extend(answer["prefill_peak_percent"].as_f64());
         Ok(())
@@ -169,19 +183,20 @@ impl Speeds {
         let speed = |own: &[f64], other: &[f64]| format!("{:.1} ({:.2})", median(own), median(own) / median(other));
         let share = |list: &[f64]| if list.is_empty() { String::new() } else { format!("{:.0} %", median(list)) };
         format!(
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} of {:.0} GB/s |",
             self.name,
             speed(&self.prefill, &peer.prefill),
             share(&self.peak_percent),
             speed(&self.decode, &peer.decode),
-            share(&self.bandwidth_percent)
+            share(&self.bandwidth_percent),
+            median(&self.readable)
         )
     }
 
     fn json(&self) -> Value {
         json!({
             "name": self.name, "prefill_tok_s": self.prefill, "decode_tok_s": self.decode,
-            "bandwidth_percent": self.bandwidth_percent, "prefill_peak_percent": self.peak_percent,
+            "readable_gb_s": self.readable, "bandwidth_percent": self.bandwidth_percent, "prefill_peak_percent": self.peak_percent,
         })
     }
 }

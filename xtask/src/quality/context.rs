@@ -1,7 +1,8 @@
-//! What a window of the context costs: the table in `docs/context.md`.
+//! What keeping a part of a text costs: the table in `docs/context.md`.
 //!
 //! Texts are scored in stretches longer than the bundled model's context. Full attention has to begin anew
-//! whenever its memory is full; a window goes on with the first and the last positions in the same memory.
+//! whenever its memory is full; a window goes on with the first and the last positions in the same memory, a score with
+//! those used most.
 
 use super::{compile, model, write_page};
 use crate::output;
@@ -15,22 +16,25 @@ use std::process::Command;
 const HELD: [usize; 3] = [128, 256, 512];
 /// Positions of a page, which are the least that is kept at a text's beginning.
 const PAGE: usize = 32;
-/// Tokens that a window is scored over at a time.
+/// Tokens that both are scored over at a time.
 const STRETCH: usize = 4096;
 const TEXTS: [&str; 3] = ["test_wiki", "test_books", "test_ko"];
 
 /// Measures the policies and writes the table into the page.
 pub(super) fn run(folder: &Path) -> Result<()> {
-    let mut table = String::from("| positions held | `full`, begun anew | `window` |\n|---|---|---|\n");
+    let mut table = String::from("| positions held | `full`, begun anew | `window` | `score` |\n|---|---|---|---|\n");
     let full = compile(&model(), &folder.join("full"), &[])?;
     for held in HELD {
         eprintln!("{held} positions");
         // In its page a token may be the first: then a page less than are kept is whole before it.
         let (window, sinks) = (held - 2 * PAGE, PAGE);
-        let policy = format!("window={window},sinks={sinks}");
-        let sliding = compile(&model(), &folder.join("window"), &["--ctx-policy", &policy])?;
-        let (anew, on) = (perplexity(&full, held)?, perplexity(&sliding, STRETCH)?);
-        writeln!(table, "| {held} | {anew:.2} | {on:.2} (`{policy}`) |")?;
+        let policies = [format!("window={window},sinks={sinks}"), format!("score={}", held - PAGE)];
+        write!(table, "| {held} | {:.2} |", perplexity(&full, held)?)?;
+        for policy in policies {
+            let kept = compile(&model(), &folder.join("kept"), &["--ctx-policy", &policy])?;
+            write!(table, " {:.2} (`{policy}`) |", perplexity(&kept, STRETCH)?)?;
+        }
+        table.push('\n');
     }
     write_page("context.md", &table)
 }

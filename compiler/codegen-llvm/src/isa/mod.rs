@@ -10,6 +10,7 @@ mod x86_tiles;
 use crate::error::Failure;
 use crate::lower::Lower;
 use inkwell::values::{BasicValueEnum, PointerValue};
+use llmc_abi::Feature;
 use llmc_kernels::Target;
 use llmc_kernels::kir::legalize::Limits;
 use llmc_kernels::kir::{Inst, Tiles};
@@ -71,6 +72,11 @@ pub struct Isa {
 }
 
 const ISAS: [&Isa; 3] = [&x86::ISA, &aarch64::ISA, &nvptx::ISA];
+
+/// A target's features as LLVM's feature strings have them.
+fn names_of(target: &Target) -> impl Iterator<Item = String> {
+    Feature::TABLE.iter().filter(|(f, ..)| target.has(*f)).map(|(.., llvm)| format!("+{llvm}"))
+}
 
 /// The instruction set of a target.
 pub fn of(target: &Target) -> Option<&'static Isa> {

@@ -1,6 +1,6 @@
 //! x86-64: F16C and AVX-512 conversions, dot products, byte shuffles.
 
-use super::{Isa, Native, TileUnit, x86_tiles};
+use super::{Isa, Native, TileUnit, names_of, x86_tiles};
 use crate::error::Failure;
 use crate::lower::Lower;
 use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
@@ -15,7 +15,7 @@ pub const ISA: Isa = Isa {
     triple_prefix: "x86_64-",
     cpu: |_| "x86-64",
     initialize: || LlvmTarget::initialize_x86(&InitializationConfig::default()),
-    features,
+    features: |target| names_of(target).collect::<Vec<_>>().join(","),
     tuning,
     limits,
     dot2_bf16: Some(dot2_bf16 as Native),
@@ -26,11 +26,6 @@ pub const ISA: Isa = Isa {
     table16: Some(table16 as Native),
     group: None,
 };
-
-fn features(target: &Target) -> String {
-    let names = Feature::TABLE.iter().filter(|(f, ..)| target.has(*f)).map(|(.., llvm)| format!("+{llvm}"));
-    names.collect::<Vec<_>>().join(",")
-}
 
 /// Without FMA or F16C, LLVM would call libm or compiler-rt.
 fn limits(target: &Target) -> Limits {

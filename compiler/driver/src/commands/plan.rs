@@ -1,13 +1,15 @@
-//! `llmc plan`: sizes, memory and the roofline, without making anything.
+//! `llmc plan`: sizes, memory and speed by the roofline, without making anything.
 
 use super::{print, set_jobs};
 use crate::cli::PlanArgs;
 use crate::compile::{self, Front};
 use crate::error::Result;
+use crate::machine::Machine;
 use crate::progress::Progress;
 use llmc_abi::manifest::KvInfo;
 use llmc_lower::Plan;
 use llmc_passes::TargetFacts;
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// Bytes that a process of the runtime has beside weights, scratch, cache and logits: its code,
@@ -43,53 +45,111 @@ impl Memory {
     }
 }
 
+/// What a step reads and multiplies, and how fast that can be.
+struct Speeds {
+    /// A typical machine of the target.
+    facts: TargetFacts,
+    /// This machine, where it can run the first variant.
+    machine: Option<Machine>,
+    bytes_per_token: u64,
+    flops_per_token: u64,
+}
+
+impl Speeds {
+    fn of(plan: &Plan, threads: usize) -> Result<Speeds> {
+        let variant = &plan.variants[0];
+        Ok(Speeds {
+            facts: TargetFacts::named(&variant.target.name)?,
+            machine: Machine::measure(variant, threads)?,
+            bytes_per_token: plan.weight_bytes_per_token(),
+            flops_per_token: variant.phases.iter().map(|p| p.flops_per_token + p.flops_per_row).sum(),
+        })
+    }
+
+    /// Tokens per second decoding, at the bandwidth of the target's facts.
+    fn decode(&self) -> f64 {
+        self.facts.memory_bandwidth / self.bytes_per_token as f64
+    }
+
+    /// Tokens per second prefilling, at the peak of the target's facts.
+    fn prefill(&self) -> f64 {
+        self.facts.peak_flops / self.flops_per_token.max(1) as f64
+    }
+
+    fn machine_json(&self, plan: &Plan) -> Option<Value> {
+        let (machine, variant) = (self.machine.as_ref()?, &plan.variants[0]);
+        Some(json!({
+            "read_gb_s": machine.read.gb_s,
+            "peaks": machine.peaks.json(),
+            "decode_tok_s": machine.decode(variant, self.bytes_per_token),
+            "prefill_tok_s": machine.prefill(variant),
+        }))
+    }
+
+    fn lines(&self, plan: &Plan) -> String {
+        let mut out = format!(
+            "reads {:.1} MB of weights per token, {:.2} GFLOP per token\n",
+            self.bytes_per_token as f64 / 1e6,
+            self.flops_per_token as f64 / 1e9
+        );
+        let _ = writeln!(
+            out,
+            "roofline at {:.0} GB/s and {:.0} GFLOP/s: {:.1} tokens/s decoding, {:.0} tokens/s prefilling",
+            self.facts.memory_bandwidth / 1e9,
+            self.facts.peak_flops / 1e9,
+            self.decode(),
+            self.prefill()
+        );
+        let variant = &plan.variants[0];
+        let _ = match &self.machine {
+            None => writeln!(out, "this machine cannot run {}: no prediction for it", variant.target.name),
+            Some(machine) => writeln!(
+                out,
+                "this machine: {:.1} GB/s{}; expect about {:.1} tokens/s decoding{}",
+                machine.read.gb_s,
+                machine.peaks.text().map_or_else(String::new, |peaks| format!(" and {peaks}")),
+                machine.decode(variant, self.bytes_per_token),
+                machine.prefill(variant).map_or_else(String::new, |p| format!(", {p:.0} tokens/s prefilling")),
+            ),
+        };
+        out
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     set_jobs(args.model.jobs)?;
     let options = args.model.options();
-    let front = compile::front(&options, &Progress::new(args.model.quiet))?;
+    let progress = Progress::new(args.model.quiet);
+    let front = compile::front(&options, &progress)?;
     let plan = compile::plan(&front, &options)?;
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let memory = memory(&front, &plan, threads);
-    let facts = TargetFacts::named(&plan.variants[0].target.name)?;
-    let bytes_per_token = plan.weight_bytes_per_token();
-    let decode = facts.memory_bandwidth / bytes_per_token as f64;
-    let flops: u64 = plan.variants[0].phases.iter().map(|p| p.flops_per_token + p.flops_per_row).sum();
-    let prefill = facts.peak_flops / flops.max(1) as f64;
+    let speeds = Speeds::of(&plan, threads)?;
     if args.json {
         let sizes: serde_json::Map<_, _> = memory.lines().iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        let json = serde_json::json!({
+        let json = json!({
             "name": front.opened.name,
-            "target": facts.name,
+            "target": speeds.facts.name,
             "threads": threads,
             "memory_bytes": sizes,
-            "weight_bytes_per_token": bytes_per_token,
-            "flops_per_token": flops,
-            "assumed_bandwidth_gb_s": facts.memory_bandwidth / 1e9,
-            "assumed_gflop_s": facts.peak_flops / 1e9,
-            "decode_tok_s": decode,
-            "prefill_tok_s": prefill,
+            "weight_bytes_per_token": speeds.bytes_per_token,
+            "flops_per_token": speeds.flops_per_token,
+            "assumed_bandwidth_gb_s": speeds.facts.memory_bandwidth / 1e9,
+            "assumed_gflop_s": speeds.facts.peak_flops / 1e9,
+            "decode_tok_s": speeds.decode(),
+            "prefill_tok_s": speeds.prefill(),
+            "machine": speeds.machine_json(&plan),
             "kernels": plan.variants[0].program.functions.len() - 1,
         });
         return print(&format!("{json:#}\n"));
     }
-    let mut out = String::new();
-    let _ = writeln!(out, "{} for {}, {threads} threads, context {}", front.opened.name, facts.name, front.build.ctx);
+    let mut out =
+        format!("{} for {}, {threads} threads, context {}\n", front.opened.name, speeds.facts.name, front.build.ctx);
     for (name, bytes) in memory.lines() {
         let _ = writeln!(out, "  {name:<10} {:>10.1} MB", bytes as f64 / 1e6);
     }
-    let _ = writeln!(
-        out,
-        "reads {:.1} MB of weights per token, {:.2} GFLOP per token",
-        bytes_per_token as f64 / 1e6,
-        flops as f64 / 1e9
-    );
-    let _ = writeln!(
-        out,
-        "roofline at {:.0} GB/s and {:.0} GFLOP/s: {decode:.1} tokens/s decoding, {prefill:.0} tokens/s prefilling",
-        facts.memory_bandwidth / 1e9,
-        facts.peak_flops / 1e9
-    );
+    out.push_str(&speeds.lines(&plan));
     print(&out)
 }
 

@@ -187,10 +187,12 @@ ops! {
     /// Attention of each token to the `sinks` first and the `window` last pages of its own sequence, its own
     /// page included: `(q, kv, positions, seqs, turns f32[(sinks+window)*rotary_dim])`. Queries and keys
     /// are turned by their places in their pages; row d of `turns` has the angles of d pages. With a
-    /// reach, a token at position p sees no position before p-reach+1.
+    /// reach, a token at position p sees no position before p-reach+1. Where it is `counted`, its kernel also
+    /// counts in the cache how much attention each position got, for a runtime that forgets those used least; the
+    /// value does not depend on it.
     SinkAttention "sink_attention" sink_attention {
         scale: Real, softcap: Option<Real>, reach: Option<usize>, page: usize, sinks: usize, window: usize,
-        rotary_dim: usize, interleaved: bool,
+        rotary_dim: usize, interleaved: bool, counted: bool,
     }
     /// A matmul with prologue and epilogue; see [`LinearSpec`].
     Linear "linear" linear { prologue: Prologue, round: Option<DType>, epilogue: Vec<Epilogue> }

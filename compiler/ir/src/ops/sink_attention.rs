@@ -51,7 +51,7 @@ fn seen(position: usize, page: usize, sinks: usize, window: usize) -> impl Itera
 
 /// Reference meaning.
 pub(crate) fn eval(op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
-    let Op::SinkAttention { scale, softcap, reach, page, sinks, window, rotary_dim, interleaved } = op else {
+    let Op::SinkAttention { scale, softcap, reach, page, sinks, window, rotary_dim, interleaved, .. } = op else {
         return Err(bad(op, "is not sink_attention"));
     };
     let (q, kv) = (tensor(operands, 0)?, cache(operands, 1)?);
@@ -109,7 +109,7 @@ mod tests {
 
     /// Pages of two positions, one sink page, a window of two; half a turn for each page between.
     const ATTRIBUTES: &str = "sink_attention{scale=1.0, softcap=none, reach=none, page=2, sinks=1, window=2, \
-                              rotary_dim=2, interleaved=false}";
+                              rotary_dim=2, interleaved=false, counted=false}";
 
     fn kv(positions: i32) -> RtValue {
         let mut kv = KvCache::new(KvType { dtype: DType::F32, heads: 1, head_dim: 2 });

@@ -5,6 +5,7 @@
 //! with the online softmax (Milakov and Gimelshein, 2018): what a token's result is does not depend
 //! on who else is in the step, and the scores of more than a page are never held.
 
+use super::attention_counts::Counts;
 use super::gpu::{self, attention::Chunks};
 use super::kv::{KvCache, Part, lane_numbers};
 use super::rope::Rotation;
@@ -40,6 +41,8 @@ pub struct AttentionKernel {
     pub rows_in_flight: usize,
     /// Where the results of chunks of pages wait in a group.
     pub chunks: Option<Chunks>,
+    /// Counting how much attention positions get.
+    pub counts: Option<Counts>,
 }
 
 /// Attention to the first and the last pages of a sequence; see the op `sink_attention`.
@@ -69,6 +72,8 @@ struct Seen {
     key_scales: Option<Vec<Val>>,
     /// Scales of their values.
     value_scales: Option<Vec<Val>>,
+    /// Where it is logged what they weigh.
+    log: Option<Val>,
 }
 
 /// Frame memory of one item: scores of a page, accumulated values, running maximum and sum.
@@ -80,17 +85,25 @@ pub(super) struct Frame {
     turned: Option<Val>,
 }
 
+impl Frame {
+    /// Running maximum and sum of a head.
+    pub(super) fn stats(&self, env: &mut Env, g: usize) -> (Val, Val) {
+        let load = |env: &mut Env, at: usize| env.b.load(Ty::F32, self.stats, at as i32);
+        (load(env, g * 8), load(env, g * 8 + 4))
+    }
+}
+
 /// What one item works on.
 #[derive(Clone, Copy)]
-struct Item {
+pub(super) struct Item {
     /// Queries of the first head.
     q: Val,
     /// Result of the first head.
     out: Val,
     /// Key head.
-    kv_head: Val,
+    pub(super) kv_head: Val,
     /// Sequence.
-    seq: Val,
+    pub(super) seq: Val,
     /// Last visible position.
     last: Val,
     /// First visible position.
@@ -160,9 +173,13 @@ impl AttentionKernel {
                 env.for_range(lo, hi, 1, |env, block| {
                     let next = env.b.add_const(block, 1);
                     let next = env.b.min(next, end);
-                    self.block(env, frame, item, (block, next));
+                    let log = self.log(env, block);
+                    self.block(env, frame, item, (block, next), log);
                 });
             }
+        }
+        if self.counts.is_some() {
+            self.count(env, frame, item, hi);
         }
         self.finish(env, frame, item.out);
     }
@@ -180,9 +197,10 @@ impl AttentionKernel {
             let behind = env.b.sub(count, i);
             let pages = env.b.add_const(behind, -1);
             self.turn(env, item.q, turned, (sinks, pages));
+            let log = self.log(env, i);
             let (next, end) = (env.b.add_const(block, 1), env.b.add_const(blocks, -1));
             let next = env.b.min(next, end);
-            self.block(env, frame, Item { q: turned, ..item }, (block, next));
+            self.block(env, frame, Item { q: turned, ..item }, (block, next), log);
         });
     }
 
@@ -211,8 +229,8 @@ impl AttentionKernel {
         }
     }
 
-    /// Positions `block * PAGE ..` of the item; block `next` is asked for meanwhile.
-    fn block(&self, env: &mut Env, frame: &Frame, item: Item, (block, next): (Val, Val)) {
+    /// Positions `block * PAGE ..` of the item, logged where they are counted; block `next` is asked for meanwhile.
+    fn block(&self, env: &mut Env, frame: &Frame, item: Item, (block, next): (Val, Val), log: Option<Val>) {
         let [(keys, values), (next_keys, next_values)] = [block, next].map(|block| {
             let page = self.cache.page(env, item.seq, block);
             let [keys, values] = [Part::Keys, Part::Values].map(|part| self.cache.head(env, page, part, item.kv_head));
@@ -223,6 +241,7 @@ impl AttentionKernel {
             visible: self.visible(env, item, base),
             key_scales: self.cache.scales(env, keys),
             value_scales: self.cache.scales(env, values),
+            log,
         };
         let mut g = 0;
         while g < self.group() {
@@ -320,6 +339,9 @@ impl AttentionKernel {
         let here = math::reduce_max(&mut env.b, widest);
         let max = env.b.max(old, here);
         env.b.store(max, frame.stats, max_at);
+        if let Some(log) = seen.log {
+            self.log_maximum(env, log, g, max);
+        }
         let shift = env.b.splat(max, LANES);
         let total = self.weights(env, frame, (g, shift), &scores, seen);
         let here = math::reduce_add(&mut env.b, total);
@@ -340,6 +362,9 @@ impl AttentionKernel {
             let p = math::exp(&mut env.b, d);
             let p = env.b.select(seen.visible[i], p, zero);
             total = env.b.add(total, p);
+            if let Some(log) = seen.log {
+                self.log_weights(env, log, (g, i), p);
+            }
             let p = seen.value_scales.as_ref().map_or(p, |scales| env.b.mul(p, scales[i]));
             env.b.store(p, frame.scores, ((g * PAGE + i * LANES as usize) * 4) as i32);
         }

@@ -64,6 +64,9 @@ struct Page {
 impl AttentionKernel {
     /// All tokens with all key heads, shared out: in tiles if there is one for every worker.
     pub(super) fn items(&self, env: &mut Env, frame: &Frame) {
+        if self.counts.is_some() {
+            return self.items_by_head(env, |env, t, kv_head| self.item(env, frame, t, kv_head));
+        }
         let tokens = env.count(Count::Tokens);
         let heads = env.b.index(self.cache.layout.heads);
         if self.tile_tokens() == 1 {

@@ -15,13 +15,15 @@ pub struct KvCache {
     pub page_bytes: usize,
 }
 
-/// Keys or values.
+/// What a page has of each head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Keys: `[head][element][position]`.
     Keys,
     /// Values: `[head][position][element]`.
     Values,
+    /// How much attention the positions got: `[head][position]` in f32, where that is counted.
+    Counts,
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
@@ -43,6 +45,10 @@ impl KvCache {
         let part = match part {
             Part::Keys => page,
             Part::Values => env.b.ptr_add_const(page, self.layout.value_offset()),
+            Part::Counts => {
+                let counts = env.b.ptr_add_const(page, self.layout.count_offset());
+                return env.at(counts, head, KvLayout::HEAD_COUNTS);
+            }
         };
         env.at(part, head, self.layout.head_bytes())
     }
@@ -118,6 +124,7 @@ impl KvCache {
         let (stride, start) = match part {
             Part::Keys => (PAGE, env.at(base, slot, elem)),
             Part::Values => (1, env.at(base, slot, self.layout.head_dim * elem)),
+            Part::Counts => unreachable!("counts are no elements"),
         };
         if env.group.threads > 1 {
             return env.one_by_one(self.layout.head_dim, |env, e| {

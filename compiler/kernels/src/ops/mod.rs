@@ -1,6 +1,7 @@
 //! The kernels: one builder function for each, shapes as constants.
 
 pub mod attention;
+pub mod attention_counts;
 mod attention_tiles;
 pub mod byte_rows;
 mod coded_product;

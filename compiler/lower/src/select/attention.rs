@@ -11,6 +11,7 @@ use llmc_ir::{Graph, NodeId, Type, Value};
 use llmc_kernels::env::Place;
 use llmc_kernels::layout::PAGE;
 use llmc_kernels::ops::attention::{AttentionKernel, Sinks};
+use llmc_kernels::ops::attention_counts::{Counts, log_bytes};
 use llmc_kernels::ops::gpu::{self, attention::Chunks};
 use llmc_kernels::ops::kv::{KvAppendKernel, KvCache};
 use llmc_kernels::ops::rope::Rotation;
@@ -39,17 +40,28 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let cache = l.cache(node)?;
     match l.block.graph.op(node).clone() {
         Op::Attention { scale, window, softcap } => {
-            let seen = Seen { scale: scale.get(), softcap: softcap.map(|c| c.get()), window, sinks: None };
+            let seen =
+                Seen { scale: scale.get(), softcap: softcap.map(|c| c.get()), window, sinks: None, counted: false };
             attend(l, node, cache, seen)
         }
-        Op::SinkAttention { scale, softcap, reach, page, sinks: first, window: last, rotary_dim, interleaved } => {
+        Op::SinkAttention {
+            scale,
+            softcap,
+            reach,
+            page,
+            sinks: first,
+            window: last,
+            rotary_dim,
+            interleaved,
+            counted,
+        } => {
             if l.cx.is_gpu || page != PAGE {
                 return Err(l.error(node, format!("sees some pages of {page} positions, for which there is no kernel")));
             }
             let turns = vector(l, node, operands[4], (first + last) * rotary_dim)?;
             let sinks = Sinks { first, last, turns, rotation: Rotation { rotary_dim, interleaved } };
             let softcap = softcap.map(|c| c.get());
-            attend(l, node, cache, Seen { scale: scale.get(), softcap, window: reach, sinks: Some(sinks) })
+            attend(l, node, cache, Seen { scale: scale.get(), softcap, window: reach, sinks: Some(sinks), counted })
         }
         Op::KvAppend {} => {
             let (k, v) = (l.rows(node, operands[1])?, l.rows(node, operands[2])?);
@@ -65,6 +77,7 @@ struct Seen {
     softcap: Option<f32>,
     window: Option<usize>,
     sinks: Option<Sinks>,
+    counted: bool,
 }
 
 fn attend(l: &mut Lowering<'_>, node: NodeId, cache: KvCache, seen: Seen) -> Result<Selected> {
@@ -79,11 +92,13 @@ fn attend(l: &mut Lowering<'_>, node: NodeId, cache: KvCache, seen: Seen) -> Res
         }
         _ => None,
     };
+    let heads = q.width / cache.layout.head_dim;
+    let counts = seen.counted.then(|| counts(l, heads / cache.layout.heads, seen.sinks));
     Ok(Selected::Attention(AttentionKernel {
         cache,
         q,
         out: l.rows(node, Value { node, slot: 0 })?,
-        heads: q.width / cache.layout.head_dim,
+        heads,
         scale: seen.scale,
         window: seen.window,
         sinks: seen.sinks,
@@ -92,5 +107,13 @@ fn attend(l: &mut Lowering<'_>, node: NodeId, cache: KvCache, seen: Seen) -> Res
         values_in_flight: l.cx.schedule.attention_values,
         rows_in_flight: l.cx.schedule.attention_rows,
         chunks,
+        counts,
     }))
+}
+
+/// A place for what the positions of all pages weigh for the query heads of a key head.
+fn counts(l: &mut Lowering<'_>, heads: usize, pages: Option<Sinks>) -> Counts {
+    let pages = pages.map_or(0, |sinks| sinks.first + sinks.last);
+    l.worker_bytes = l.worker_bytes.max(pages * log_bytes(heads));
+    Counts { log: Place::Worker(0) }
 }

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use llmc_abi::Manifest;
+
+use super::bench_batch::{self, Batch};
 use super::bench_energy::Joules;
 use super::bench_report::{Measured, print};
 use super::engine_options;
@@ -10,13 +13,17 @@ use crate::bandwidth::{self, Ceiling, Speed};
 use crate::cli::Bench;
 use crate::cuda;
 use crate::decode::Decoder;
-use crate::engine::Engine;
+use crate::engine::{Engine, Options};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::output::Progress;
 use crate::peak::Peaks;
 use crate::sampler::{Sampling, SplitMix64};
 use crate::sys::{mmap, signals};
+
+/// Tokens of a prompt unless told otherwise, and tokens decoded.
+const PREFILL: usize = 512;
+const DECODE: usize = 128;
 
 /// Sizes of the work.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +39,7 @@ pub struct Sizes {
 /// Runs the command.
 pub fn run(args: &Bench) -> Result<()> {
     let artifact = Artifact::open()?;
-    let (mut engine, populating) = artifact.engine(&args.machine, engine_options(&args.machine))?;
+    let (mut engine, populating) = artifact.engine(&args.machine, options(args, &artifact.manifest)?)?;
     let load = crate::clock_start().elapsed();
     let sizes = sizes(args, engine.context())?;
     let _busy = signals::Busy::begin();
@@ -48,7 +55,7 @@ pub fn run(args: &Bench) -> Result<()> {
     progress.show(|| "measuring the read bandwidth".into());
     let before_peak = limits::usage().peak_rss;
     let before = work.ceiling()?;
-    let peaks_before = Peaks::measure(work.engine.workers(), &artifact.manifest, variant);
+    let peaks_before = peaks(&mut work, &artifact.manifest, variant);
     let resettable = mmap::reset_peak();
     let mut prefill = Vec::new();
     let mut ttft = Vec::new();
@@ -70,9 +77,10 @@ pub fn run(args: &Bench) -> Result<()> {
             list.push(used / sizes.decode as f64);
         }
     }
+    let batches = work.batches(args, &mut progress)?;
     let usage = limits::usage();
     let ceiling: Ceiling = before.or(work.ceiling()?);
-    let peaks = Peaks::measure(work.engine.workers(), &artifact.manifest, variant).or(&peaks_before);
+    let peaks = peaks(&mut work, &artifact.manifest, variant).or(&peaks_before);
     let profile = if args.profile { Some(work.profile(&artifact, variant)?) } else { None };
     drop(progress);
     let measured = Measured {
@@ -95,8 +103,31 @@ pub fn run(args: &Bench) -> Result<()> {
         planned: engine.memory().total().unwrap_or(usize::MAX),
         joules: joules.and_then(|list| if list.is_empty() { Err("the counters stopped".into()) } else { Ok(list) }),
         profile,
+        batches,
     };
     print(args, &artifact.manifest, variant, &measured)
+}
+
+/// How the engine is made: with room for as many sequences as run at once, each of them no longer than needed.
+fn options(args: &Bench, manifest: &Manifest) -> Result<Options> {
+    let mut options = engine_options(&args.machine);
+    let Some(parallel) = args.parallel else { return Ok(options) };
+    if manifest.kv.keep.is_some() {
+        return Err(Error::usage("--parallel: compile with --ctx-policy full to run several sequences at once"));
+    }
+    let decode = args.decode.unwrap_or(DECODE);
+    let needed = args.prefill.unwrap_or(PREFILL).max(args.depth).saturating_add(decode).min(manifest.model.context);
+    options.context.get_or_insert(needed);
+    options.sequences = parallel.into();
+    Ok(options)
+}
+
+/// Peaks of the units that a variant's products use; a GPU's are not measured.
+fn peaks(work: &mut Work<'_>, manifest: &Manifest, variant: usize) -> Peaks {
+    match manifest.variants.get(variant).filter(|v| v.group.is_none()) {
+        Some(code) => Peaks::measure(work.engine.workers(), code.features, &code.phases),
+        None => Peaks::default(),
+    }
 }
 
 /// Bytes of the KV cache that a token reads on average.
@@ -110,8 +141,8 @@ fn kv_bytes(artifact: &Artifact, variant: usize, sizes: Sizes) -> f64 {
 fn sizes(args: &Bench, context: usize) -> Result<Sizes> {
     let left = context.saturating_sub(args.depth);
     let sizes = Sizes {
-        prefill: args.prefill.unwrap_or(512.min(context)),
-        decode: args.decode.unwrap_or(128.min(left)),
+        prefill: args.prefill.unwrap_or(PREFILL.min(context)),
+        decode: args.decode.unwrap_or(DECODE.min(left)),
         depth: args.depth,
     };
     if sizes.prefill == 0 || sizes.decode == 0 {
@@ -166,6 +197,16 @@ impl<'a> Work<'a> {
         }
         let weights = self.engine.weights();
         bandwidth::measure(self.engine.workers(), weights)
+    }
+
+    /// Runs many sequences at once, once for each repetition; nothing where that is not asked for.
+    fn batches(&mut self, args: &Bench, progress: &mut Progress) -> Result<Vec<Batch>> {
+        let Some(parallel) = args.parallel else { return Ok(vec![]) };
+        let batch = |round| {
+            progress.show(|| format!("batch {round} of {}", args.repetitions));
+            bench_batch::run(self.engine, parallel.into(), self.sizes, &self.prompt)
+        };
+        (1..=args.repetitions).map(batch).collect()
     }
 
     /// Prefills an empty sequence: time to the first token chosen, and without the choice.

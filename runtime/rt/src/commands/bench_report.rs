@@ -7,6 +7,7 @@ use llmc_abi::manifest::{PhaseInfo, Unit};
 use serde_json::{Value, json};
 
 use super::bench::Sizes;
+use super::bench_batch::{self, Batch};
 use crate::bandwidth::{Ceiling, Speed};
 use crate::cli::Bench;
 use crate::error::Result;
@@ -55,6 +56,8 @@ pub struct Measured {
     pub joules: std::result::Result<Vec<f64>, String>,
     /// Phases of prefill and of decoding.
     pub profile: Option<[Vec<PhaseRow>; 2]>,
+    /// Many sequences at once, where that is asked for.
+    pub batches: Vec<Batch>,
 }
 
 /// One line of a profile, for one step on average.
@@ -112,7 +115,7 @@ impl PhaseRow {
 }
 
 /// The middle of a list, or the mean of the two in the middle.
-fn median(list: &[f64]) -> f64 {
+pub(super) fn median(list: &[f64]) -> f64 {
     let mut sorted = list.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     match (sorted.len(), sorted.len() / 2) {
@@ -184,8 +187,7 @@ fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Va
         "decode_tok_s": d.decode,
         "decode_tok_s_all": m.decode,
         "prefill_peak_percent": d.prefill_percent,
-        "peaks": m.peaks.all().iter().map(|p| json!({ "unit": p.unit, "instruction": p.name, "gflop_s": p.gflop_s }))
-            .collect::<Vec<_>>(),
+        "peaks": m.peaks.json(),
         "ttft_ms": median(&m.ttft),
         "load_ms": m.load.as_secs_f64() * 1e3,
         "start_to_first_token_ms": m.start_to_first.as_secs_f64() * 1e3,
@@ -206,6 +208,7 @@ fn report(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Va
         "price_per_million_prefill_tokens": args.hourly_price.map(|p| price(p, d.prefill)),
         "price_per_million_decode_tokens": args.hourly_price.map(|p| price(p, d.decode)),
         "profile": profile,
+        "parallel": bench_batch::json(&m.batches),
     })
 }
 
@@ -278,6 +281,7 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
         ));
     }
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect();
+    text.push_str(&bench_batch::text(&m.batches));
     if let Some([prefill, decode]) = &m.profile {
         text.push_str(&profile_table("prefill, one step", prefill, &m.peaks));
         text.push_str(&profile_table("decode, one step", decode, &m.peaks));
@@ -287,9 +291,10 @@ fn table(args: &Bench, manifest: &Manifest, variant: usize, m: &Measured) -> Str
 
 /// How near prefill comes to what multiplies.
 fn products(m: &Measured, percent: Option<f64>) -> String {
-    let Some(percent) = percent else { return "peak not measured".into() };
-    let peaks: Vec<String> = m.peaks.all().iter().map(|p| format!("{:.0} GFLOP/s of {}", p.gflop_s, p.name)).collect();
-    format!("{percent:.0} % of {} from registers", peaks.join(" and "))
+    match percent.zip(m.peaks.text()) {
+        Some((percent, peaks)) => format!("{percent:.0} % of {peaks} from registers"),
+        None => "peak not measured".into(),
+    }
 }
 
 /// What the model ran on.

@@ -80,6 +80,10 @@ fn plan(manifest: &Manifest, args: &Info, variant: usize, workers: usize) -> Val
 fn context(m: &Manifest) -> String {
     match m.kv.keep {
         None => format!("{} positions", m.model.context),
+        Some(keep) if keep.by_use => format!(
+            "any number of positions, of which {} are kept that attention has used most",
+            (keep.window - 1) * m.kv.page_positions
+        ),
         Some(keep) => format!(
             "any number of positions, of which the {} first and the {} last are seen",
             keep.sinks * m.kv.page_positions,

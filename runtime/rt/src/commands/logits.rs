@@ -84,12 +84,15 @@ fn each_row_of(
     each: &mut dyn FnMut(&[f32]) -> Result<()>,
 ) -> Result<()> {
     let most = engine.step_rows();
-    for (index, part) in tokens.chunks(chunk).enumerate() {
+    let mut start = 0;
+    while start < tokens.len() {
+        let part = &tokens[start..tokens.len().min(start + chunk.min(engine.room(0)))];
         for first in (0..part.len()).step_by(most) {
             signals::check()?;
-            engine.truncate(0, index * chunk);
+            engine.truncate(0, start);
             each(engine.extend(0, part, Rows::Range(first, (first + most).min(part.len())))?)?;
         }
+        start += part.len();
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! One file per command, and what they share.
 
 pub mod bench;
+mod bench_batch;
 mod bench_energy;
 mod bench_profile;
 pub mod bench_report;

@@ -60,13 +60,14 @@ pub fn run(args: &Perplexity) -> Result<()> {
 /// Summed negative log likelihood of a window's tokens from the second on.
 fn score_window(engine: &mut Engine, window: &[u32]) -> Result<f64> {
     engine.truncate(0, 0);
-    let step = engine.step_tokens().min(engine.step_rows());
-    let mut sum = 0.0;
-    for start in (0..window.len() - 1).step_by(step) {
+    let (mut start, mut sum) = (0, 0.0);
+    while start < window.len() - 1 {
         signals::check()?;
+        let step = engine.room(0).min(engine.step_rows());
         let end = (start + step).min(window.len() - 1);
         engine.extend(0, &window[start..end], Rows::Range(0, end - start))?;
         sum += score_rows(engine, &window[start + 1..end + 1]);
+        start = end;
     }
     Ok(sum)
 }

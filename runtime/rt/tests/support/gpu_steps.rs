@@ -26,7 +26,7 @@ fn manifest() -> Manifest {
         version: VERSION,
         model: ModelInfo { vocab: VOCAB, context: CONTEXT, ..Default::default() },
         step: StepInfo { tokens: 16, rows: 8 },
-        kv: KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 64, keep: None },
+        kv: KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 64, ..KvInfo::default() },
         variants: vec![VariantInfo {
             arena_bytes: 64,
             phases: vec![PhaseInfo::default()],

@@ -18,7 +18,7 @@ pub fn manifest() -> Manifest {
         architecture: "fake".into(),
         model: ModelInfo { vocab: VOCAB, context: 50, ..Default::default() },
         step: StepInfo { tokens: 16, rows: 8 },
-        kv: KvInfo { dtype: "f32".into(), page_positions: PAGE_POSITIONS, page_bytes: 64, keep: None },
+        kv: KvInfo { dtype: "f32".into(), page_positions: PAGE_POSITIONS, page_bytes: 64, ..KvInfo::default() },
         variants: vec![VariantInfo {
             target: "fake".into(),
             arena_bytes: 64,

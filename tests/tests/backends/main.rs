@@ -13,6 +13,8 @@ use llmc_kernels::{Backend, BackendError, Object, Target};
 use llmc_tests::kirgen;
 use std::path::{Path, PathBuf};
 
+mod aarch64;
+
 const PROGRAMS: u64 = 200;
 const WORKERS: usize = 3;
 
@@ -143,6 +145,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("filetests/kernel")
 }
 
+/// Every file, sorted.
+fn files() -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "kir"));
+    files.sort();
+    assert!(files.len() > 20, "found {} files", files.len());
+    files
+}
+
 fn file_test(path: &Path) -> FileTest {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     filetest::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -157,12 +168,8 @@ fn asm(program: &Program, target: &str) -> String {
 
 #[test]
 fn files_behave_as_in_the_interpreter() {
-    let mut files: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "kir"));
-    files.sort();
-    assert!(files.len() > 20, "found {} files", files.len());
     let mut wrong = Vec::new();
-    for file in files {
+    for file in files() {
         let test = file_test(&file);
         if test.has_groups() {
             continue;
@@ -173,6 +180,17 @@ fn files_behave_as_in_the_interpreter() {
         wrong.extend(all.map(|e| format!("{name}: {e}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The product of bytes on 16 lanes.
+#[cfg(feature = "llvm")]
+fn byte_dots() -> Program {
+    let (mut b, params) = Builder::new("dots", &[]);
+    let ints = Ty::vector(Elem::I32, 16);
+    let [sums, a, w] = [0, 64, 128].map(|at| b.load(ints, params[0], at));
+    let sums = b.dot4_i8(sums, a, w);
+    b.store(sums, params[0], 0);
+    Program { functions: vec![b.finish()] }
 }
 
 /// Both dot products on 16 lanes.
