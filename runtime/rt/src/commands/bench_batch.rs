@@ -85,8 +85,8 @@ fn prefill(engine: &mut Engine, lengths: &[usize], prompt: &[u32]) -> Result<Dur
     let start = Instant::now();
     let mut step = Step::default();
     for (seq, length) in lengths.iter().enumerate() {
-        for position in 0..*length {
-            step.push(prompt[position], position, seq, position + 1 == *length);
+        for (position, token) in prompt[..*length].iter().enumerate() {
+            step.push(*token, position, seq, position + 1 == *length);
             if step.tokens.len() == engine.step_tokens() || step.rows.len() == engine.step_rows() {
                 signals::check()?;
                 step.run(engine)?;
