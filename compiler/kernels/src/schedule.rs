@@ -16,9 +16,13 @@ pub struct Schedule {
     /// through GEMV.
     pub gemm: &'static [Tile],
     /// Tile of an integer GEMM whose sums stay integers to the end of a row.
-    pub int_gemm: Tile,
+    pub int_gemm: &'static [Tile],
     /// Tile of an integer GEMM with scales for groups of k: two sums each.
-    pub int_gemm_groups: Tile,
+    pub int_gemm_groups: &'static [Tile],
+    /// Tiles of an integer GEMV for several rows that are too few for a GEMM, the largest first.
+    pub int_gemv: &'static [Tile],
+    /// Least rows of an integer GEMM.
+    pub int_gemm_rows: usize,
     /// How a GEMV reads weights in bytes with one scale for a row.
     pub byte_gemv: Streams,
     /// The same of floats.
@@ -115,9 +119,11 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 /// first has too few places for lines on their way from memory. Two streams where one would leave too few sums in flight
 /// (floats).
 const AVX512: Schedule = Schedule {
-    gemm: &[tile(12, 2), tile(4, 4)],
-    int_gemm: tile(12, 2),
-    int_gemm_groups: tile(12, 1),
+    gemm: &[tile(12, 2), tile(4, 4), tile(2, 4)],
+    int_gemm: &[tile(12, 2), tile(4, 4)],
+    int_gemm_groups: &[tile(12, 1), tile(4, 2)],
+    int_gemv: &[tile(4, 2), tile(2, 2)],
+    int_gemm_rows: 12,
     byte_gemv: streams(1, 0),
     float_gemv: streams(2, 0),
     packed_gemv: streams_into_l2(4, 8192),
@@ -146,8 +152,10 @@ const AMX: Schedule = Schedule {
 /// AVX2.
 const AVX2: Schedule = Schedule {
     gemm: &[tile(5, 1)],
-    int_gemm: tile(4, 1),
-    int_gemm_groups: tile(2, 1),
+    int_gemm: &[tile(4, 1)],
+    int_gemm_groups: &[tile(2, 1)],
+    int_gemv: &[],
+    int_gemm_rows: 1,
     byte_gemv: streams(2, 2048),
     float_gemv: streams(2, 2048),
     packed_gemv: streams_into_l2(2, 8192),
@@ -162,8 +170,8 @@ const AVX2: Schedule = Schedule {
 /// Vectors of 128 bits.
 const NARROW: Schedule = Schedule {
     gemm: &[tile(2, 1)],
-    int_gemm: tile(2, 1),
-    int_gemm_groups: tile(1, 1),
+    int_gemm: &[tile(2, 1)],
+    int_gemm_groups: &[tile(1, 1)],
     byte_gemv: streams(1, 2048),
     float_gemv: streams(1, 2048),
     packed_gemv: streams(1, 2048),

@@ -7,14 +7,14 @@
 
 use super::byte_rows::ByteRow;
 use super::int_sums::{IntSums, Tokens};
-use super::product::{At, CodedWeights, Product, VECTOR_BYTES};
+use super::product::{At, CodedWeights, Cut, Product, VECTOR_BYTES};
 use super::tile_product::{BLOCK_BYTES, TileBlocks};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{CacheLevel, Cast, Cond, Elem, Hint, TileKind, Ty, Val};
 use crate::layout::{ALIGN, LANES};
-use crate::schedule::{Schedule, Tile};
+use crate::schedule::{Schedule, Streams, Tile};
 use llmc_ir::quant::Scheme;
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
@@ -32,6 +32,8 @@ pub(super) struct IntProduct<'a> {
     table: Option<Val>,
     /// Steps whose products are summed in 16 bits.
     halves: Option<usize>,
+    /// How weights are read.
+    streams: Streams,
 }
 
 /// Bytes from a block's codes, and from its part of the side region, to what is asked for.
@@ -41,6 +43,9 @@ struct BlockAhead {
     side: i64,
     into: CacheLevel,
 }
+
+/// What is asked for at a block, if anything is.
+type Ahead = Option<BlockAhead>;
 
 /// Some blocks of k: the first (i64) and their number.
 type Chunk = (Val, usize);
@@ -57,7 +62,14 @@ impl<'a> IntProduct<'a> {
         let table = weights.table.map(|offset| env.ptr(Place::Weights(offset)));
         let codes = env.ptr(weights.codes);
         let halves = layout.steps_in_halves().filter(|_| s.halves);
-        IntProduct { product, sums: IntSums { layout, x: ByteRow { k: product.k } }, codes, table, halves }
+        IntProduct {
+            product,
+            sums: IntSums { layout, x: ByteRow { k: product.k } },
+            codes,
+            table,
+            halves,
+            streams: s.streams(product.format),
+        }
     }
 
     /// Steps after which sums of 16 bits are added to those of 32; one where there are none.
@@ -98,37 +110,45 @@ impl<'a> IntProduct<'a> {
         (0..count).map(|p| env.b.ptr_add_const(w, p * self.layout().panel_bytes())).collect()
     }
 
-    /// One row with `streams` panels. Packed codes are asked for ahead all the time, since decoding
-    /// leaves the processor too few loads in flight; the last blocks ask for the beginning of the panels
-    /// that come next.
-    pub(super) fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
-        let panels = self.panels(env, at.w, streams);
-        let (layout, group) = (self.layout(), self.layout().group_blocks());
-        let (blocks, bytes) = (layout.blocks(), layout.block_bytes());
-        let reading = s.streams(self.product.format);
-        let ahead = (reading.prefetch / bytes).min(blocks);
-        let last = (blocks - ahead) / group * group;
-        let to_next = (streams * layout.panel_bytes()) as i64;
-        let behind = |start: i64, blocks: i64| BlockAhead {
-            codes: start + blocks * bytes as i64,
-            side: start + blocks * layout.side_bytes_per_block() as i64,
-            into: reading.into,
-        };
-        let (within, next) = (behind(0, ahead as i64), behind(to_next, -(last as i64)));
-        let init: Vec<Val> = (0..streams).map(|_| self.sums.zero(env)).collect();
-        let sums = self.gemv_blocks(env, &panels, at.x, (0, last), &init, (!self.is_direct()).then_some(within));
-        let sums = self.gemv_blocks(env, &panels, at.x, (last, blocks - last), &sums, Some(next));
-        for (p, v) in sums.iter().enumerate() {
-            env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
+    /// Blocks that codes are asked for ahead.
+    fn blocks_ahead(&self) -> usize {
+        (self.streams.prefetch / self.layout().block_bytes()).min(self.layout().blocks())
+    }
+
+    /// What stands some blocks behind, and some bytes.
+    fn behind(&self, bytes: i64, blocks: i64) -> BlockAhead {
+        BlockAhead {
+            codes: bytes + blocks * self.layout().block_bytes() as i64,
+            side: bytes + blocks * self.layout().side_bytes_per_block() as i64,
+            into: self.streams.into,
         }
     }
 
-    /// Blocks `first..first + len` of one row with some panels.
+    /// As many rows as `tokens` with `streams` panels. Packed codes are asked for ahead all the time, since decoding
+    /// leaves the processor too few loads in flight; the last blocks ask for the beginning of the panels
+    /// that come next.
+    pub(super) fn gemv_panels(&self, env: &mut Env, Tile { tokens, panels: streams }: Tile, at: At) {
+        let panels = self.panels(env, at.w, streams);
+        let (layout, group) = (self.layout(), self.layout().group_blocks());
+        let last = (layout.blocks() - self.blocks_ahead()) / group * group;
+        let to_next = (streams * layout.panel_bytes()) as i64;
+        let (within, next) = (self.behind(0, self.blocks_ahead() as i64), self.behind(to_next, -(last as i64)));
+        let init: Vec<Val> = (0..tokens * streams).map(|_| self.sums.zero(env)).collect();
+        let tokens = Tokens { x: at.x, stride: self.product.x_stride, count: tokens };
+        let sums = self.gemv_blocks(env, &panels, tokens, (0, last), &init, (!self.is_direct()).then_some(within));
+        let sums = self.gemv_blocks(env, &panels, tokens, (last, layout.blocks() - last), &sums, Some(next));
+        for (i, v) in sums.iter().enumerate() {
+            let offset = i / streams * self.product.raw_bytes() + i % streams * VECTOR_BYTES;
+            env.b.store(*v, at.raw, offset as i32);
+        }
+    }
+
+    /// Blocks `first..first + len` of some rows with some panels.
     fn gemv_blocks(
         &self,
         env: &mut Env,
         panels: &[Val],
-        x: Val,
+        tokens: Tokens,
         (first, len): (usize, usize),
         init: &[Val],
         ahead: Option<BlockAhead>,
@@ -137,24 +157,51 @@ impl<'a> IntProduct<'a> {
             return init.to_vec();
         }
         let first = env.b.index(first);
-        let tokens = Tokens { x, stride: 0, count: 1 };
         self.sums.emit(env, tokens, panels, (first, len), init, &|env, block, acc| {
-            let xs = env.at(x, block, BLOCK);
-            let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
-            let dot = |(panel, acc): (&Val, &Val)| {
-                if let Some(ahead) = ahead {
-                    self.prefetch(env, *panel, block, ahead);
-                }
-                let codes = self.decode(env, *panel, block);
-                let steps: Vec<(Val, Val)> = codes.into_iter().zip(inputs.iter().copied()).collect();
-                steps.chunks(self.together()).fold(*acc, |acc, steps| {
-                    let open = self.open(env, &[acc]);
-                    let dotted = steps.iter().fold(open[0], |sum, step| self.dot(env, sum, *step));
-                    self.close(env, &[acc], vec![dotted])[0]
-                })
-            };
-            panels.iter().zip(acc).map(dot).collect()
+            let xs = env.at(tokens.x, block, BLOCK);
+            match tokens.count {
+                1 => self.block_of_one(env, panels, (block, ahead), xs, acc),
+                _ => self.block_of_few(env, panels, (block, ahead), Tokens { x: xs, ..tokens }, acc),
+            }
         })
+    }
+
+    /// A block (i64) of one row at `xs`: a panel's codes are used up before those of the next are decoded.
+    fn block_of_one(&self, env: &mut Env, panels: &[Val], block: (Val, Ahead), xs: Val, acc: &[Val]) -> Vec<Val> {
+        let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
+        let dot = |(panel, acc): (&Val, &Val)| {
+            let codes = self.decode_ahead(env, *panel, block);
+            let steps: Vec<(Val, Val)> = codes.into_iter().zip(inputs.iter().copied()).collect();
+            steps.chunks(self.together()).fold(*acc, |acc, steps| {
+                let open = self.open(env, &[acc]);
+                let dotted = steps.iter().fold(open[0], |sum, step| self.dot(env, sum, *step));
+                self.close(env, &[acc], vec![dotted])[0]
+            })
+        };
+        panels.iter().zip(acc).map(dot).collect()
+    }
+
+    /// A block (i64) of several rows: each element of them is loaded once for all panels.
+    fn block_of_few(&self, env: &mut Env, panels: &[Val], block: (Val, Ahead), xs: Tokens, acc: &[Val]) -> Vec<Val> {
+        let codes: Vec<Vec<Val>> = panels.iter().map(|panel| self.decode_ahead(env, *panel, block)).collect();
+        (0..STEPS).step_by(self.together()).fold(acc.to_vec(), |acc, first| {
+            let mut dotted = self.open(env, &acc);
+            for step in first..first + self.together() {
+                for (t, sums) in dotted.chunks_mut(panels.len()).enumerate() {
+                    let x = input(env, xs.x, t * xs.stride + STEP * step);
+                    sums.iter_mut().zip(&codes).for_each(|(sum, codes)| *sum = self.dot(env, *sum, (codes[step], x)));
+                }
+            }
+            self.close(env, &acc, dotted)
+        })
+    }
+
+    /// The codes of a block of a panel, with others asked for.
+    fn decode_ahead(&self, env: &mut Env, panel: Val, (block, ahead): (Val, Ahead)) -> Vec<Val> {
+        if let Some(ahead) = ahead {
+            self.prefetch(env, panel, block, ahead);
+        }
+        self.decode(env, panel, block)
     }
 
     /// Asks for what stands behind a block of a panel.
@@ -193,10 +240,10 @@ impl<'a> IntProduct<'a> {
         s.matrix && self.sums.is_row_scaled()
     }
 
-    /// Rows `first..end`, a multiple of the tile unless they go through the processor's tiles, in chunks of k: a
-    /// chunk's codes are decoded once for all of them, and a tile of x stays in the first-level cache for all panels.
-    pub(super) fn gemm(&self, env: &mut Env, s: &Schedule, at: At, rows: (Val, Val)) {
-        let tile = self.tile(s);
+    /// Rows in tiles, or those that go through the processor's, in chunks of k: a chunk's codes are decoded once for
+    /// all of them, and a tile of x stays in the first-level cache for all panels.
+    pub(super) fn gemm(&self, env: &mut Env, s: &Schedule, at: At, cut: &Cut) {
+        let rows = cut.tiled();
         let most = s.int_gemm_k_block / BLOCK;
         let (whole, rest) = (self.layout().blocks() / most * most, self.layout().blocks() % most);
         let zero = self.sums.zero(env);
@@ -204,7 +251,7 @@ impl<'a> IntProduct<'a> {
         let pairs = if self.is_tiled(s) { rest / PAIR * PAIR } else { 0 };
         let each = |env: &mut Env, chunk: Chunk| match self.is_tiled(s) && chunk.1.is_multiple_of(PAIR) {
             true => self.tiled_chunk(env, at, rows, chunk),
-            false => self.chunk(env, tile, at, rows, chunk),
+            false => self.chunk(env, at, cut, chunk),
         };
         if whole > 0 {
             env.for_const(whole, most, |env, block| each(env, (block, most)));
@@ -235,17 +282,20 @@ impl<'a> IntProduct<'a> {
         }
     }
 
-    /// The tile of a GEMM.
-    pub(super) fn tile(&self, s: &Schedule) -> Tile {
-        match (self.is_tiled(s), self.sums.is_row_scaled()) {
-            (true, _) => Tile { tokens: 1, panels: s.int_gemm.panels },
-            (_, true) => s.int_gemm,
-            _ => s.int_gemm_groups,
+    /// The tiles of a GEMM, the largest first.
+    pub(super) fn tiles(&self, s: &Schedule) -> &'static [Tile] {
+        if self.sums.is_row_scaled() { s.int_gemm } else { s.int_gemm_groups }
+    }
+
+    fn chunk(&self, env: &mut Env, at: At, cut: &Cut, chunk: Chunk) {
+        self.decode_for(env, at.w, cut.tiled(), chunk);
+        for (tile, rows) in &cut.tiles {
+            self.tiles_of(env, *tile, at, *rows, chunk);
         }
     }
 
-    fn chunk(&self, env: &mut Env, tile: Tile, at: At, rows: (Val, Val), chunk: Chunk) {
-        self.decode_for(env, at.w, rows, chunk);
+    /// Rows, a multiple of the tile, over a chunk.
+    fn tiles_of(&self, env: &mut Env, tile: Tile, at: At, rows: (Val, Val), chunk: Chunk) {
         let step = env.b.index(tile.tokens);
         env.for_step(rows.0, rows.1, step, |env, t| {
             let x = env.at(at.x, t, self.product.x_stride);
@@ -264,11 +314,13 @@ impl<'a> IntProduct<'a> {
 
     /// Decodes a chunk of every panel into scratch.
     fn decode_chunk(&self, env: &mut Env, w: Val, (first, len): Chunk) {
+        let ahead = self.behind(0, self.blocks_ahead() as i64);
         env.for_const(self.product.panels, 1, |env, p| {
             let panel = env.at(w, p, self.layout().panel_bytes());
             let to = env.at(self.codes, p, len * CODES);
             env.for_const(len, 1, |env, i| {
                 let block = env.b.add(first, i);
+                self.prefetch(env, panel, block, ahead);
                 let codes = self.decode(env, panel, block);
                 let to = env.at(to, i, CODES);
                 codes.iter().enumerate().for_each(|(step, v)| env.b.store(*v, to, (step * VECTOR_BYTES) as i32));

@@ -11,7 +11,7 @@ use super::tile_product::{self, TileProduct};
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
 use crate::formats::quant::QuantLayout;
-use crate::kir::{Elem, Ty, Val};
+use crate::kir::{Cond, Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use crate::schedule::{Ahead, Schedule, Tile};
 use llmc_abi::manifest::Unit;
@@ -63,10 +63,10 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    fn new(env: &mut Env, s: &Schedule, n: Val) -> Cut {
-        let mut first = env.b.index(0);
+    /// Rows `first..n`, as many as possible in the first of the tiles.
+    fn new(env: &mut Env, sizes: &[Tile], (mut first, n): (Val, Val)) -> Cut {
         let mut tiles = vec![];
-        for tile in s.gemm {
+        for tile in sizes {
             let tokens = env.b.index(tile.tokens);
             let left = env.b.sub(n, first);
             let rest = env.b.rem(left, tokens);
@@ -75,6 +75,20 @@ impl Cut {
             first = end;
         }
         Cut { tiles, rest: (first, n) }
+    }
+
+    /// All of `n` rows; of fewer than `many` none is in a tile.
+    fn all(env: &mut Env, sizes: &[Tile], many: usize, n: Val) -> Cut {
+        let (least, none) = (env.b.index(many), env.b.index(0));
+        let enough = env.b.cmp(Cond::Ge, n, least);
+        let tiled = env.b.select(enough, n, none);
+        let cut = Cut::new(env, sizes, (none, tiled));
+        Cut { rest: (cut.rest.0, n), ..cut }
+    }
+
+    /// Rows that go through the processor's tiles, whatever their number; where those are too large, one by one.
+    fn whole(rows: (Val, Val), n: Val, tile: Tile) -> Cut {
+        Cut { tiles: vec![(Tile { tokens: 1, ..tile }, rows)], rest: (rows.1, n) }
     }
 
     /// All rows in tiles.
@@ -132,7 +146,7 @@ impl Product {
         let at = At { x, w, raw };
         match (self.format, self.coded) {
             (WeightFormat::Quant(scheme), Some(weights)) if scheme.is_float() => {
-                let (coded, cut) = (CodedProduct::new(env, self, scheme, weights), Cut::new(env, s, n));
+                let (coded, cut) = (CodedProduct::new(env, self, scheme, weights), Cut::all(env, s.gemm, 1, n));
                 coded.emit(env, s, at, &cut);
             }
             (WeightFormat::Quant(scheme), Some(weights)) => {
@@ -145,7 +159,7 @@ impl Product {
     }
 
     fn emit_float(&self, env: &mut Env, s: &Schedule, at: At, n: Val) {
-        let cut = Cut::new(env, s, n);
+        let cut = Cut::all(env, s.gemm, 1, n);
         for (tile, rows) in &cut.tiles {
             self.gemm(env, s, *tile, at, *rows);
         }
@@ -153,16 +167,29 @@ impl Product {
     }
 
     fn emit_int(&self, env: &mut Env, s: &Schedule, int: &IntProduct<'_>, at: At, n: Val) {
-        let (first, end) = if int.is_tiled(s) {
-            tile_product::cut(env, n)
-        } else {
-            let tile = env.b.index(int.tile(s).tokens);
-            let rest = env.b.rem(n, tile);
-            (env.b.index(0), env.b.sub(n, rest))
+        let cut = match int.is_tiled(s) {
+            true => Cut::whole(tile_product::cut(env, n), n, s.int_gemm[0]),
+            false => Cut::all(env, int.tiles(s), s.int_gemm_rows, n),
         };
-        int.gemm(env, s, at, (first, end));
-        self.gemv(env, s, at, (end, n), |env, streams, at| int.gemv_panels(env, s, streams, at));
+        int.gemm(env, s, at, &cut);
+        let few = Cut::new(env, s.int_gemv, cut.rest);
+        few.tiles.iter().for_each(|(tile, rows)| self.few(env, int, *tile, at, *rows));
+        self.gemv(env, s, at, few.rest, |env, panels, at| int.gemv_panels(env, Tile { tokens: 1, panels }, at));
         int.finish(env, at, n);
+    }
+
+    /// Rows, a multiple of the tile, each of whose panels is decoded once for the tile.
+    fn few(&self, env: &mut Env, int: &IntProduct<'_>, tile: Tile, at: At, (first, end): (Val, Val)) {
+        env.for_range(first, end, tile.tokens, |env, t| {
+            let x = env.at(at.x, t, self.x_stride);
+            let raw = env.at(at.raw, t, self.raw_bytes());
+            for p in (0..self.panels).step_by(tile.panels) {
+                let panels = tile.panels.min(self.panels - p);
+                let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
+                let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
+                int.gemv_panels(env, Tile { panels, ..tile }, At { x, w, raw });
+            }
+        });
     }
 
     /// Rows `first..end`, a multiple of the tile: k in blocks, so that a tile of x stays in the
