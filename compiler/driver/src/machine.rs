@@ -44,7 +44,7 @@ impl Machine {
 
     /// Tokens per second expected of decoding, where a token reads so many bytes.
     pub fn decode(&self, variant: &VariantPlan, bytes: u64) -> f64 {
-        let reading = bytes as f64 / self.read.gb_s / DECODE_SHARE;
+        let reading = bytes as f64 / self.read.mean_gb_s / DECODE_SHARE;
         let multiplying = self.peaks.least(&variant.phases, 1).unwrap_or(0.0) / MULTIPLY_SHARE;
         1e9 / reading.max(multiplying)
     }

@@ -79,7 +79,7 @@ impl Speeds {
     fn machine_json(&self, plan: &Plan) -> Option<Value> {
         let (machine, variant) = (self.machine.as_ref()?, &plan.variants[0]);
         Some(json!({
-            "read_gb_s": machine.read.gb_s,
+            "read_gb_s": machine.read.mean_gb_s,
             "peaks": machine.peaks.json(),
             "decode_tok_s": machine.decode(variant, self.bytes_per_token),
             "prefill_tok_s": machine.prefill(variant),
@@ -106,7 +106,7 @@ impl Speeds {
             Some(machine) => writeln!(
                 out,
                 "this machine: {:.1} GB/s{}; expect about {:.1} tokens/s decoding{}",
-                machine.read.gb_s,
+                machine.read.mean_gb_s,
                 machine.peaks.text().map_or_else(String::new, |peaks| format!(" and {peaks}")),
                 machine.decode(variant, self.bytes_per_token),
                 machine.prefill(variant).map_or_else(String::new, |p| format!(", {p:.0} tokens/s prefilling")),

@@ -83,7 +83,8 @@ pub fn measure(gpu: &Gpu) -> Result<Speed> {
     let mut times = (0..PASSES).map(|_| pass(gpu, &kernel, &buffer, rounds)).collect::<Result<Vec<_>>>()?;
     times.sort_unstable_by(f32::total_cmp);
     let nanos = f64::from(times[PASSES / 2]) * 1e6;
-    Ok(Speed { gb_s: buffer.len() as f64 / nanos.max(1.0), streams: LOADS, bytes: buffer.len() })
+    let gb_s = buffer.len() as f64 / nanos.max(1.0);
+    Ok(Speed { gb_s, mean_gb_s: gb_s, streams: LOADS, bytes: buffer.len() })
 }
 
 /// Milliseconds of one pass.
