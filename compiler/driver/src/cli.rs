@@ -54,8 +54,8 @@ pub struct ModelArgs {
     /// Type of the values that products read
     #[arg(long, env = "LLMC_ACTIVATIONS", value_enum, default_value_t)]
     pub activations: Activations,
-    /// How weights are stored: none, w8, w8a8, w6, w5, w4, w3, w2, int4; w8 and int4 take a group, as in
-    /// int4:group=128 [default: none]
+    /// How weights are stored: none, w8, w8a8, fp8, w6, w5, w4, w3, w2, int4, nf4; w8, int4 and nf4 take a group, as
+    /// in int4:group=128 [default: none]
     #[arg(long, env = "LLMC_QUANTIZE", value_parser = quantize)]
     pub quantize: Option<Quantize>,
     /// What is left out: layers=N, the N layers of least influence; ffn=30%, the feed-forward channels worth
