@@ -145,6 +145,7 @@ const AMX: Schedule = Schedule {
     float_gemv: streams(4, 2048),
     packed_gemv: streams(4, 2048),
     coded_gemv: streams(4, 2048),
+    int_gemv: &[],
     matrix: true,
     ..AVX512
 };

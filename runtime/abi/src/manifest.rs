@@ -124,6 +124,23 @@ pub struct KvPlaces {
 }
 
 impl KvInfo {
+    /// Whether positions can be forgotten by their use: all places lie in a page, whose positions are as many as in
+    /// every page, and two pages are held at least.
+    pub fn is_sound_by_use(&self) -> bool {
+        let end = |p: &KvPlaces| {
+            let row_bytes = self.page_positions.checked_mul(p.bytes)?;
+            let head_bytes = row_bytes.checked_mul(p.rows)?;
+            p.heads.checked_sub(1)?.checked_mul(p.stride)?.checked_add(head_bytes)?.checked_add(p.offset)
+        };
+        let fits = |p: &KvPlaces| end(p).is_some_and(|end| end <= self.page_bytes);
+        let is_count = |p: &KvPlaces| p.rows == 1 && p.bytes == 4 && (p.offset | p.stride).is_multiple_of(4);
+        self.page_positions == PAGE_POSITIONS
+            && self.page_bytes.is_multiple_of(4)
+            && self.keep.is_some_and(|keep| keep.sinks == 0 && keep.window >= 2)
+            && self.places.iter().chain(&self.counts).all(fits)
+            && self.counts.iter().all(is_count)
+    }
+
     /// Positions of a sequence that the cache must hold: all of a context of so many, or what is kept beside
     /// the tokens of the longest step.
     pub fn held(&self, context: usize, step_tokens: usize) -> usize {

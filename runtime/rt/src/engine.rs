@@ -128,6 +128,9 @@ impl Engine {
         if !(1..=MAX_STEP).contains(&limits.tokens) || !(1..=MAX_STEP).contains(&limits.rows) {
             return Err(broken("has step limits out of range"));
         }
+        if manifest.kv.keep.is_some_and(|keep| keep.by_use) && !manifest.kv.is_sound_by_use() {
+            return Err(broken("has places of positions out of range"));
+        }
         let phases = manifest.variants.get(options.variant).ok_or_else(|| broken("lacks the variant"))?.phases.len();
         let workers = Workers::start(options.threads)?;
         let sequences = options.sequences.max(1);

@@ -183,6 +183,8 @@ fn bench_reports() {
     for key in ["packed_tok_s", "padded_tok_s", "share_of_token_ratio", "decode_tok_s"] {
         assert!(parallel[key].as_f64().is_some_and(|n| n > 0.0), "{key} in {parallel}");
     }
+    let filled = artifact(&["bench", "-p", "512", "-n", "8", "-r", "1", "--parallel", "2", "--json"]).json();
+    assert!(filled["parallel"]["decode_tok_s"].as_f64().is_some_and(|n| n > 0.0), "{filled}");
     artifact(&["bench", "-p", "1000"]).failed(4, &["1000 positions", "512"]);
 }
 

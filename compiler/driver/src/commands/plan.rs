@@ -120,8 +120,7 @@ impl Speeds {
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     set_jobs(args.model.jobs)?;
     let options = args.model.options();
-    let progress = Progress::new(args.model.quiet);
-    let front = compile::front(&options, &progress)?;
+    let front = compile::front(&options, &Progress::new(args.model.quiet))?;
     let plan = compile::plan(&front, &options)?;
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let memory = memory(&front, &plan, threads);

@@ -40,8 +40,8 @@ impl<'a> CodedProduct<'a> {
     /// Emits the product of rows, cut into tiles and what is left.
     pub(super) fn emit(&self, env: &mut Env, s: &Schedule, at: At, cut: &Cut) {
         self.gemm(env, s, at, cut);
-        self.product.gemv(env, s, at, cut.rest, |env, streams, at| {
-            let part = Product { panels: streams, ..*self.product };
+        self.product.gemv(env, self.product.one_row(s), at, cut.rest, |env, Tile { panels, .. }, at| {
+            let part = Product { panels, ..*self.product };
             CodedProduct { product: &part, ..*self }.row(env, s, at);
         });
     }

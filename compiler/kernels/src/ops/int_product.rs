@@ -8,7 +8,7 @@
 use super::byte_rows::ByteRow;
 use super::int_sums::{IntSums, Tokens};
 use super::product::{At, CodedWeights, Cut, Product, VECTOR_BYTES};
-use super::tile_product::{BLOCK_BYTES, TileBlocks};
+use super::tile_product::{ANY_ROWS, BLOCK_BYTES, MATRIX_ROWS, TileBlocks};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
@@ -282,9 +282,13 @@ impl<'a> IntProduct<'a> {
         }
     }
 
-    /// The tiles of a GEMM, the largest first.
-    pub(super) fn tiles(&self, s: &Schedule) -> &'static [Tile] {
-        if self.sums.is_row_scaled() { s.int_gemm } else { s.int_gemm_groups }
+    /// The tiles of a GEMM, the largest first, and how many rows it takes at least.
+    pub(super) fn tiles(&self, s: &Schedule) -> (&'static [Tile], usize) {
+        match (self.is_tiled(s), self.sums.is_row_scaled()) {
+            (true, _) => (&ANY_ROWS, MATRIX_ROWS),
+            (_, true) => (s.int_gemm, s.int_gemm_rows),
+            _ => (s.int_gemm_groups, s.int_gemm_rows),
+        }
     }
 
     fn chunk(&self, env: &mut Env, at: At, cut: &Cut, chunk: Chunk) {

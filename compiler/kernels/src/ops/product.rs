@@ -7,7 +7,7 @@
 use super::coded_product::CodedProduct;
 use super::int_product::IntProduct;
 use super::mac::Mac;
-use super::tile_product::{self, TileProduct};
+use super::tile_product::TileProduct;
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
 use crate::formats::quant::QuantLayout;
@@ -78,17 +78,12 @@ impl Cut {
     }
 
     /// All of `n` rows; of fewer than `many` none is in a tile.
-    fn all(env: &mut Env, sizes: &[Tile], many: usize, n: Val) -> Cut {
+    pub(super) fn all(env: &mut Env, sizes: &[Tile], many: usize, n: Val) -> Cut {
         let (least, none) = (env.b.index(many), env.b.index(0));
         let enough = env.b.cmp(Cond::Ge, n, least);
         let tiled = env.b.select(enough, n, none);
         let cut = Cut::new(env, sizes, (none, tiled));
         Cut { rest: (cut.rest.0, n), ..cut }
-    }
-
-    /// Rows that go through the processor's tiles, whatever their number; where those are too large, one by one.
-    fn whole(rows: (Val, Val), n: Val, tile: Tile) -> Cut {
-        Cut { tiles: vec![(Tile { tokens: 1, ..tile }, rows)], rest: (rows.1, n) }
     }
 
     /// All rows in tiles.
@@ -163,33 +158,19 @@ impl Product {
         for (tile, rows) in &cut.tiles {
             self.gemm(env, s, *tile, at, *rows);
         }
-        self.gemv(env, s, at, cut.rest, |env, streams, at| self.gemv_panels(env, s, streams, at));
+        self.gemv(env, self.one_row(s), at, cut.rest, |env, tile, at| self.gemv_panels(env, s, tile.panels, at));
     }
 
     fn emit_int(&self, env: &mut Env, s: &Schedule, int: &IntProduct<'_>, at: At, n: Val) {
-        let cut = match int.is_tiled(s) {
-            true => Cut::whole(tile_product::cut(env, n), n, s.int_gemm[0]),
-            false => Cut::all(env, int.tiles(s), s.int_gemm_rows, n),
-        };
+        let (tiles, least) = int.tiles(s);
+        let cut = Cut::all(env, tiles, least, n);
         int.gemm(env, s, at, &cut);
-        let few = Cut::new(env, s.int_gemv, cut.rest);
-        few.tiles.iter().for_each(|(tile, rows)| self.few(env, int, *tile, at, *rows));
-        self.gemv(env, s, at, few.rest, |env, panels, at| int.gemv_panels(env, Tile { tokens: 1, panels }, at));
+        let mut few = Cut::new(env, s.int_gemv, cut.rest);
+        few.tiles.push((self.one_row(s), few.rest));
+        for (tile, rows) in few.tiles {
+            self.gemv(env, tile, at, rows, |env, tile, at| int.gemv_panels(env, tile, at));
+        }
         int.finish(env, at, n);
-    }
-
-    /// Rows, a multiple of the tile, each of whose panels is decoded once for the tile.
-    fn few(&self, env: &mut Env, int: &IntProduct<'_>, tile: Tile, at: At, (first, end): (Val, Val)) {
-        env.for_range(first, end, tile.tokens, |env, t| {
-            let x = env.at(at.x, t, self.x_stride);
-            let raw = env.at(at.raw, t, self.raw_bytes());
-            for p in (0..self.panels).step_by(tile.panels) {
-                let panels = tile.panels.min(self.panels - p);
-                let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
-                let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                int.gemv_panels(env, Tile { panels, ..tile }, At { x, w, raw });
-            }
-        });
     }
 
     /// Rows `first..end`, a multiple of the tile: k in blocks, so that a tile of x stays in the
@@ -224,25 +205,29 @@ impl Product {
         });
     }
 
-    /// Rows `first..n`, one at a time, some panels streamed together: `each` gets their number and places.
+    /// One row with as many panels as are streamed together.
+    pub(super) fn one_row(&self, s: &Schedule) -> Tile {
+        Tile { tokens: 1, panels: s.streams(self.format).panels }
+    }
+
+    /// Rows, a multiple of the tile's, with its panels streamed together: `each` gets the tile, of fewer panels at
+    /// the end, and its places.
     pub(super) fn gemv(
         &self,
         env: &mut Env,
-        s: &Schedule,
+        tile: Tile,
         at: At,
         (first, n): (Val, Val),
-        each: impl Fn(&mut Env, usize, At),
+        each: impl Fn(&mut Env, Tile, At),
     ) {
-        env.for_range(first, n, 1, |env, t| {
+        env.for_range(first, n, tile.tokens, |env, t| {
             let x = env.at(at.x, t, self.x_stride);
             let raw = env.at(at.raw, t, self.raw_bytes());
-            let mut p = 0;
-            while p < self.panels {
-                let streams = s.streams(self.format).panels.min(self.panels - p);
+            for p in (0..self.panels).step_by(tile.panels) {
+                let panels = tile.panels.min(self.panels - p);
                 let w = env.b.ptr_add_const(at.w, p * self.panel_bytes());
                 let raw = env.b.ptr_add_const(raw, p * VECTOR_BYTES);
-                each(env, streams, At { x, w, raw });
-                p += streams;
+                each(env, Tile { panels, ..tile }, At { x, w, raw });
             }
         });
     }

@@ -3,11 +3,11 @@
 //! A step of one token streams weights as any GEMV; as soon as there are two, all rows go through tiles, 32 at a
 //! time, the last ones in tiles of fewer rows. Sums of bf16 are the same either way: see [`TileKind::Bf16`].
 
-use super::product::{At, Product, VECTOR_BYTES};
+use super::product::{At, Cut, Product, VECTOR_BYTES};
 use crate::env::Env;
 use crate::kir::{Cond, Elem, Hint, TileKind, Tiles, Ty, Val};
 use crate::layout::LANES;
-use crate::schedule::{Ahead, Schedule};
+use crate::schedule::{Ahead, Schedule, Tile};
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
 const WORDS_TY: Ty = Ty::vector(Elem::I32, LANES);
@@ -78,13 +78,10 @@ impl TileBlocks {
     }
 }
 
-/// Rows that go through tiles and rows that do not: all of `0..n`, or the only one.
-pub(super) fn cut(env: &mut Env, n: Val) -> (Val, Val) {
-    let (none, one) = (env.b.index(0), env.b.index(1));
-    let many = env.b.cmp(Cond::Gt, n, one);
-    let end = env.b.select(many, n, none);
-    (none, end)
-}
+/// Least rows that go through tiles: all of a step's, but not a single one.
+pub(super) const MATRIX_ROWS: usize = 2;
+/// The tiles take any number of rows; where blocks of k are left over, one row with two panels.
+pub(super) const ANY_ROWS: [Tile; 1] = [Tile { tokens: 1, panels: 2 }];
 
 /// A product of bf16 that sums as tiles do.
 pub(super) struct TileProduct<'a> {
@@ -95,11 +92,12 @@ pub(super) struct TileProduct<'a> {
 impl TileProduct<'_> {
     /// Rows `0..n`.
     pub(super) fn emit(&self, env: &mut Env, s: &Schedule, at: At, n: Val) {
-        let tiled = if s.matrix { cut(env, n).1 } else { env.b.index(0) };
+        let cut = Cut::all(env, if s.matrix { &ANY_ROWS } else { &[] }, MATRIX_ROWS, n);
         if s.matrix {
-            self.gemm(env, s, at, tiled);
+            self.gemm(env, s, at, cut.rest.0);
         }
-        self.product.gemv(env, s, at, (tiled, n), |env, streams, at| self.gemv(env, s, streams, at));
+        let row = self.product.one_row(s);
+        self.product.gemv(env, row, at, cut.rest, |env, tile, at| self.gemv(env, s, tile.panels, at));
     }
 
     fn blocks(&self) -> usize {

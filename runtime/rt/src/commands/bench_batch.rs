@@ -68,13 +68,16 @@ pub fn run(engine: &mut Engine, sequences: usize, sizes: Sizes, prompt: &[u32]) 
         // The last one stays for decoding.
         prefill(engine, &lengths, prompt)?,
     ];
+    // What fills the context makes room.
+    let most = engine.context().saturating_sub(sizes.decode);
+    let lengths: Vec<usize> =
+        lengths.iter().enumerate().map(|(seq, length)| engine.truncate(seq, most.min(*length))).collect();
     let start = Instant::now();
-    let steps = sizes.decode.min(sizes.prefill);
-    for step in 0..steps {
+    for step in 0..sizes.decode {
         signals::check()?;
         decode(engine, &lengths, step, prompt)?;
     }
-    Ok(Batch { sequences, tokens, prefill: [packed, padded], steps, decode: start.elapsed() })
+    Ok(Batch { sequences, tokens, prefill: [packed, padded], steps: sizes.decode, decode: start.elapsed() })
 }
 
 /// Prompts of these lengths, packed into steps; the logits of each one's last token are computed.

@@ -82,7 +82,7 @@ fn context(m: &Manifest) -> String {
         None => format!("{} positions", m.model.context),
         Some(keep) if keep.by_use => format!(
             "any number of positions, of which {} are kept that attention has used most",
-            (keep.window - 1) * m.kv.page_positions
+            keep.window.saturating_sub(1) * m.kv.page_positions
         ),
         Some(keep) => format!(
             "any number of positions, of which the {} first and the {} last are seen",

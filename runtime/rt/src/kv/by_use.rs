@@ -118,16 +118,19 @@ mod tests {
         KvPlaces { offset, heads: 1, stride: 0, rows: 1, bytes }
     }
 
-    fn cache(pages: usize) -> KvCache {
-        let info = KvInfo {
+    fn info(pages: usize) -> KvInfo {
+        KvInfo {
             dtype: "i8".into(),
             page_positions: PAGE_POSITIONS,
             page_bytes: PAGE_BYTES,
             keep: Some(Keep { sinks: 0, window: pages, by_use: true }),
             places: vec![places(0, 1), places(PAGE_POSITIONS, 2)],
             counts: vec![places(3 * PAGE_POSITIONS, 4)],
-        };
-        KvCache::new(&info, pages * PAGE_POSITIONS, 1).expect("fits")
+        }
+    }
+
+    fn cache(pages: usize) -> KvCache {
+        KvCache::new(&info(pages), pages * PAGE_POSITIONS, 1).expect("fits")
     }
 
     /// Fills the pages from block `from` on: position p has key p, value (p, 1) and the count given.
@@ -175,6 +178,21 @@ mod tests {
         kv.forget_least_used(0);
         // What moved up took its count along: key 65 nobody has used, of those used alike the oldest goes.
         assert_eq!((first(&kv, 0), first(&kv, 1)), (vec![64, 96, 128], vec![33, 97, 129]));
+    }
+
+    #[test]
+    fn places_outside_a_page_are_seen() {
+        assert!(info(2).is_sound_by_use() && !info(1).is_sound_by_use());
+        let wrong = [
+            KvPlaces { offset: PAGE_BYTES, ..places(0, 1) },
+            KvPlaces { rows: 8, ..places(0, 1) },
+            KvPlaces { heads: 2, stride: usize::MAX, ..places(0, 1) },
+            KvPlaces { heads: 0, ..places(0, 1) },
+        ];
+        let sound = |wrong: &KvPlaces| KvInfo { places: vec![*wrong], ..info(2) }.is_sound_by_use();
+        assert!(!wrong.iter().any(sound));
+        let unaligned = KvInfo { counts: vec![places(1, 4)], ..info(2) };
+        assert!(!unaligned.is_sound_by_use());
     }
 
     #[test]
