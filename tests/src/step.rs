@@ -7,6 +7,7 @@ mod emulated;
 
 pub use emulated::Foreign;
 
+use crate::amx;
 use llmc_abi::StepArgs;
 use llmc_abi::manifest::KvInfo;
 use llmc_abi::step::{STEP_FIELDS, Sampling};
@@ -58,7 +59,7 @@ pub struct Planning {
 impl Planning {
     /// All rules, weights as stored, nothing left out, for this machine.
     pub fn plain(build: BuildOptions, vector_bytes: usize, tokens: usize) -> Planning {
-        let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
+        let target = Target::best(amx::native()).expect("this machine runs the weakest level");
         let (choice, pruning) = (Choice::default(), Pruning::default());
         Planning { build, fuel: None, choice, pruning, target, vector_bytes, tokens }
     }
@@ -252,19 +253,30 @@ pub struct Native<'a> {
 impl<'a> Native<'a> {
     /// Compiles the model's step for this machine: of the target it was planned for, code uses what is there.
     pub fn new(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize) -> Native<'a> {
-        Native::compile(model, backend, pages, workers, region_of(&model.weights))
+        Native::compile(model, backend, (pages, workers), region_of(&model.weights), amx::native())
+    }
+
+    /// The same with AMX tiles, which are emulated if they are not there.
+    pub fn with_tiles(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize) -> Native<'a> {
+        Native::compile(model, backend, (pages, workers), region_of(&model.weights), amx::with_tiles())
     }
 
     /// The same with weights that are zero but for what `fill` writes.
     pub fn sparse(model: &'a Model, backend: &dyn Backend, workers: usize, fill: impl Fn(&mut Region)) -> Native<'a> {
         let mut weights = region(model.plan.weights.bytes);
         fill(&mut weights);
-        Native::compile(model, backend, Pages::new(0, 1, PAGE), workers, weights)
+        Native::compile(model, backend, (Pages::new(0, 1, PAGE), workers), weights, amx::native())
     }
 
-    fn compile(model: &'a Model, backend: &dyn Backend, pages: Pages, workers: usize, weights: Region) -> Native<'a> {
+    fn compile(
+        model: &'a Model,
+        backend: &dyn Backend,
+        (pages, workers): (Pages, usize),
+        weights: Region,
+        features: u64,
+    ) -> Native<'a> {
         let target = &model.plan.variants[model.variant].target;
-        let here = Target { features: target.features & llmc_abi::features::detect(), ..target.clone() };
+        let here = Target { features: target.features & features, ..target.clone() };
         let objects = backend.compile(model.program(), &here).unwrap_or_else(|e| panic!("{e}"));
         let page_bytes = model.plan.kv.page_bytes;
         let mut kv = region(pages.end() * page_bytes);

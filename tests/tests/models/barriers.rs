@@ -10,6 +10,7 @@ use llmc_kernels::layout::PROLOGUE_ROWS;
 use llmc_kernels::{Backend, Target};
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::{Choice, Pruning};
+use llmc_tests::amx;
 use llmc_tests::reference::{Prompt, prompts, relative_error};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, Runner, Step, prefill};
 use llmc_tests::weights;
@@ -19,7 +20,7 @@ const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DTyp
 const TOLERANCE: f32 = 1e-4;
 
 fn planned(name: &str, build: BuildOptions, fuel: Option<u32>) -> Model {
-    let target = Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level");
+    let target = Target::best(amx::native()).expect("this machine runs the weakest level");
     planned_for(target, name, build, fuel)
 }
 

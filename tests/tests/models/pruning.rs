@@ -12,6 +12,7 @@ use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions, Opened};
 use llmc_passes::prune::{keep_name, layers, prunable};
 use llmc_passes::{Choice, Pruning};
+use llmc_tests::amx;
 use llmc_tests::reference::prompts;
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, prefill};
 use llmc_tests::weights;
@@ -31,7 +32,7 @@ fn ids(name: &str) -> Vec<i32> {
 }
 
 fn host() -> Target {
-    Target::best(llmc_abi::features::detect()).expect("this machine runs the weakest level")
+    Target::best(amx::native()).expect("this machine runs the weakest level")
 }
 
 /// Leaves out the first layer, and in the others all channels but those whose number is no multiple of three.

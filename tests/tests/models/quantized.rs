@@ -11,6 +11,7 @@ use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::Choice;
+use llmc_tests::amx;
 use llmc_tests::artifact::{Artifact, BACKENDS, defaults};
 use llmc_tests::reference::{Prompt, prompts};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, prefill};
@@ -51,7 +52,7 @@ fn quantized(name: &str, scheme: Scheme, backend: BackendName) -> Options {
 
 /// Whether this machine runs code for a target.
 fn runs(target: &str) -> bool {
-    let available = llmc_abi::features::detect();
+    let available = amx::native();
     target == "cpu" || Target::from_name(target).is_some_and(|t| t.features & !available == 0)
 }
 

@@ -1,5 +1,5 @@
-//! Steps planned for processors with tiles: on the kernel IR's interpreter, and in code for this machine, which
-//! makes loops of what it has no tiles for.
+//! Steps planned for processors with tiles: on the kernel IR's interpreter, in code that uses tiles (which are emulated
+//! if this machine has none), and in code that makes loops of them.
 
 use crate::invariance::backends;
 use crate::large::tied;
@@ -37,6 +37,24 @@ fn native(model: &Model, ids: &[i32], workers: usize, chunk: usize) -> Vec<u32> 
     let (backend, _) = backends().swap_remove(0);
     bits(&prefill(&mut Native::new(model, &*backend, Pages::new(1, 1, 64), workers), 0, ids, chunk))
 }
+
+/// Logits in bits, from code with tiles.
+fn tiled(model: &Model, ids: &[i32], workers: usize, chunk: usize) -> Vec<u32> {
+    let (backend, _) = backends().swap_remove(0);
+    bits(&prefill(&mut Native::with_tiles(model, &*backend, Pages::new(1, 1, 64), workers), 0, ids, chunk))
+}
+
+/// That code with tiles and code without computes these logits, by any number of workers in any chunks.
+fn all_cuts_agree(model: &Model, ids: &[i32], expected: &[u32], what: &str) {
+    for (workers, chunk) in CUTS {
+        for (logits, code) in [(native as Logits, "without tiles"), (tiled as Logits, "with tiles")] {
+            let found = logits(model, ids, workers, chunk);
+            assert!(found == expected, "{what}: other bits {code}, with {workers} workers, chunks of {chunk}");
+        }
+    }
+}
+
+type Logits = fn(&Model, &[i32], usize, usize) -> Vec<u32>;
 
 /// Steps of whole tiles and a part of one, of one piece of rows, of few rows, and of one.
 const CUTS: [(usize, usize); 5] = [(1, 40), (2, 17), (3, 16), (2, 5), (1, 1)];
@@ -84,10 +102,7 @@ fn sums_of_bf16_are_the_same_in_tiles_and_without() {
     assert!(text.contains("tiles.bf16") && !text.contains("tiles.i8"));
     let ids: Vec<i32> = (0..40).map(|i| (i * 7) % VOCAB as i32).collect();
     let first = native(&model, &ids, 1, ids.len());
-    for (workers, chunk) in CUTS {
-        let found = native(&model, &ids, workers, chunk);
-        assert!(found == first, "other bits with {workers} workers, chunks of {chunk}");
-    }
+    all_cuts_agree(&model, &ids, &first, "bf16");
     for (i, id) in ids.iter().enumerate() {
         for other in 0..VOCAB {
             let terms = table.row(*id as usize).zip(table.row(other)).map(|(a, b)| a * b);
@@ -113,10 +128,7 @@ fn sums_of_integers_are_those_of_every_processor() {
         assert_eq!(tiles.program().to_string().contains("tiles.i8"), whole_rows, "{scheme}");
         assert!(!plain.program().to_string().contains("tiles."), "{scheme}");
         let expected = native(&plain, &prompt.ids, 1, prompt.ids.len());
-        for (workers, chunk) in CUTS {
-            let found = native(&tiles, &prompt.ids, workers, chunk);
-            assert!(found == expected, "{scheme}: other bits with {workers} workers, chunks of {chunk}");
-        }
+        all_cuts_agree(&tiles, &prompt.ids, &expected, &scheme.to_string());
         let ids = &prompt.ids[..18];
         let mut machine = Interpreted::new(&tiles, Pages::new(1, 1, 64), 2, Order::Seeded(4));
         let found = bits(&prefill(&mut machine, 0, ids, 18));
