@@ -423,6 +423,11 @@ impl<'a> Gen<'a> {
     }
 
     fn table(&mut self) -> Val {
+        if self.random.below(4) == 0 {
+            let ty = Ty::vector(Elem::F32, 16);
+            let (table, index) = (self.value(ty), self.value(ty.with_elem(Elem::I32)));
+            return self.b.lookup16(table, index);
+        }
         let bytes = Ty { elem: Elem::I8, lanes: 16 << self.random.below(3) };
         let (table, index) = (self.value(bytes), self.value(bytes));
         let fifteen = self.b.int(bytes, 15);

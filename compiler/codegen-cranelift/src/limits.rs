@@ -13,6 +13,7 @@ pub fn of(target: &Target) -> Limits {
         native_dot4_i8: true,
         native_dot2_i8: target.has_byte_pairs(),
         native_tiles: false,
+        native_lookup16: false,
         fma: target.has_fma(),
         scalarize,
     }

@@ -234,6 +234,14 @@ fn tiles_are_instructions_where_they_exist() {
     }
 }
 
+#[cfg(feature = "llvm")]
+#[test]
+fn tables_of_numbers_are_looked_up_in_registers() {
+    let program = file_test(&folder().join("lookup16.kir")).program;
+    let asm = |target: &str| asm(&program, target);
+    assert!(asm("x86-64-v4").contains("vpermps") && !asm("x86-64-v3").contains("zmm"));
+}
+
 #[test]
 fn the_same_program_gives_the_same_bytes() {
     let program = kirgen::program(1);

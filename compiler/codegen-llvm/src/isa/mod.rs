@@ -66,6 +66,8 @@ pub struct Isa {
     pub tiles: Option<TileUnit>,
     /// The `Table16` instruction.
     pub table16: Option<Native>,
+    /// The `Lookup16` instruction, where the limits allow it.
+    pub lookup16: Option<Native>,
     /// Where a worker is a group of threads: the instructions of groups, barriers of all workers and
     /// prefetches among them.
     pub group: Option<Group>,

@@ -34,6 +34,7 @@ pub const ISA: Isa = Isa {
         native_dot4_i8: false,
         native_dot2_i8: false,
         native_tiles: false,
+        native_lookup16: false,
         ..Limits::NONE
     },
     dot2_bf16: None,
@@ -42,6 +43,7 @@ pub const ISA: Isa = Isa {
     add_halves: None,
     tiles: None,
     table16: Some(table16 as Native),
+    lookup16: None,
     group: Some(group),
 };
 

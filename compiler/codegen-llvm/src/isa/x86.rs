@@ -24,6 +24,7 @@ pub const ISA: Isa = Isa {
     add_halves: Some(add_halves as Native),
     tiles: Some(TileUnit { begin: x86_tiles::begin, product: x86_tiles::product, end: x86_tiles::end }),
     table16: Some(table16 as Native),
+    lookup16: Some(lookup16 as Native),
     group: None,
 };
 
@@ -34,6 +35,7 @@ fn limits(target: &Target) -> Limits {
         vector_bits: if wide { 512 } else { u32::MAX },
         native_f16: target.has(Feature::F16c),
         native_dot2_bf16: target.has(Feature::Avx512Bf16),
+        native_lookup16: wide,
         native_tiles: target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16),
         fma: target.has(Feature::Fma),
         ..Limits::NONE
@@ -144,6 +146,11 @@ fn add_halves<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Resul
         let sums = low.intrinsic(pmaddwd(lanes), &[], &[a, low.constant(halves, 1)])?;
         Ok(low.builder.build_int_add(parts[0].into_vector_value(), sums.into_vector_value(), "")?.into())
     })
+}
+
+/// VPERMPS, which takes the low four bits of an index.
+fn lookup16<'c>(low: &Lower<'c, '_>, operands: &[BasicValueEnum<'c>]) -> Result<BasicValueEnum<'c>, Failure> {
+    low.intrinsic("llvm.x86.avx512.permvar.sf.512", &[], operands)
 }
 
 /// PSHUFB.

@@ -262,6 +262,7 @@ impl<'c> Lower<'c, '_> {
             Op::Dot2I8 { acc, a, b } => self.native(self.isa.dot2_i8, &[v(acc), v(a), v(b)])?,
             Op::AddHalves { acc, a } => self.native(self.isa.add_halves, &[v(acc), v(a)])?,
             Op::Table16 { table, index } => self.native(self.isa.table16, &[v(table), v(index)])?,
+            Op::Lookup16 { table, index } => self.native(self.isa.lookup16, &[v(table), v(index)])?,
             _ => return Ok(None),
         }))
     }

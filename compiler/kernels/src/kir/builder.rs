@@ -280,6 +280,12 @@ impl Builder {
         self.value(Op::Table16 { table, index }, ty)
     }
 
+    /// Numbers looked up in a table of 16; see [`Op::Lookup16`].
+    pub fn lookup16(&mut self, table: Val, index: Val) -> Val {
+        let ty = self.ty(table);
+        self.value(Op::Lookup16 { table, index }, ty)
+    }
+
     /// A counted loop with carried values; see [`Op::For`].
     pub fn for_carried(
         &mut self,

@@ -214,6 +214,9 @@ pub enum Op {
     /// Bytes looked up in tables of 16: lane i is lane `16 * (i / 16) + index_i` of the table. Both are
     /// i8 vectors of 16, 32 or 64 lanes; an index is less than 16.
     Table16 { table: Val, index: Val },
+    /// Numbers looked up in a table: lane i is lane `index_i % 16` of the table. The table is f32x16, the index i32x16,
+    /// taken as unsigned.
+    Lookup16 { table: Val, index: Val },
     /// Runs the region for `i = lo, lo + step, ..` while `i < hi` (i64, step > 0). The region's
     /// parameters are `i` and the carried values, which start as `init`; what it yields is carried
     /// to the next round, and in the end the results.

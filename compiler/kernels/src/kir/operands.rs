@@ -52,7 +52,7 @@ impl Op {
             Op::SignalBegin { ptr, .. } | Op::SignalEnd { ptr } => vec![ptr],
             Op::SignalWait { ptr, parity } => vec![ptr, parity],
             Op::BulkCopy { to, from, signal, .. } => vec![to, from, signal],
-            Op::Table16 { table, index } => vec![table, index],
+            Op::Table16 { table, index } | Op::Lookup16 { table, index } => vec![table, index],
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![a, b, c],
             Op::Dot2Bf16 { acc, a, b } | Op::Dot4I8 { acc, a, b } | Op::Dot2I8 { acc, a, b } => vec![acc, a, b],
             Op::AddHalves { acc, a } => vec![acc, a],

@@ -90,6 +90,7 @@ fn head(f: &mut dyn Write, function: &Function, inst: &Inst) -> fmt::Result {
         Op::Stack { bytes } => write!(f, "stack {ty} {bytes}"),
         Op::Dot2Bf16 { acc, a, b } => write!(f, "dot2_bf16 {ty} {acc}, {a}, {b}"),
         Op::Table16 { table, index } => write!(f, "table16 {ty} {table}, {index}"),
+        Op::Lookup16 { table, index } => write!(f, "lookup16 {ty} {table}, {index}"),
         Op::Dot4I8 { acc, a, b } => write!(f, "dot4_i8 {ty} {acc}, {a}, {b}"),
         Op::Dot2I8 { acc, a, b } => write!(f, "dot2_i8 {ty} {acc}, {a}, {b}"),
         Op::AddHalves { acc, a } => write!(f, "add_halves {ty} {acc}, {a}"),

@@ -14,6 +14,7 @@ pub const BARE: Limits = Limits {
     native_dot4_i8: false,
     native_dot2_i8: false,
     native_tiles: false,
+    native_lookup16: false,
     fma: true,
     scalarize: llmc_kernels::kir::legalize::never,
 };

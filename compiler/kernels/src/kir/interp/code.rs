@@ -206,6 +206,7 @@ impl<'a> Emitter<'a, '_> {
                 Step::Pick { to, from }
             }
             Op::Table16 { table, index } => Step::Table { to, lanes, table: at(table), index: at(index) },
+            Op::Lookup16 { table, index } => Step::Lookup { to, lanes, table: at(table), index: at(index) },
             Op::Shuffle(a, b, list) => {
                 let both = self.all(&[*a, *b]);
                 Step::Pick { to, from: list.iter().map(|l| both[usize::from(*l)]).collect() }

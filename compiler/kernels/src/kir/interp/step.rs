@@ -56,6 +56,13 @@ pub(super) enum Step {
         table: usize,
         index: usize,
     },
+    /// Numbers looked up in one table of 16.
+    Lookup {
+        to: usize,
+        lanes: usize,
+        table: usize,
+        index: usize,
+    },
     /// All sources are read before targets are written.
     Move {
         to: Vec<usize>,

@@ -174,6 +174,11 @@ fn lanes(step: &Step, regs: &mut [u64]) -> Result<(), Fault> {
                 regs[to + i] = regs[table + i / 16 * 16 + at];
             }
         }
+        Step::Lookup { to, lanes, table, index } => {
+            for i in 0..*lanes {
+                regs[to + i] = regs[table + (regs[index + i] % 16) as usize];
+            }
+        }
         Step::Repack { to, lanes, bytes, a, a_bytes } => repack(regs, (*to, *lanes, *bytes), (*a, *a_bytes)),
         _ => unreachable!("the other steps are handled by the caller"),
     }

@@ -5,7 +5,7 @@ use super::half;
 use super::rewrite::{Env, Pass, copy};
 use super::tiles;
 use crate::kir::func::Val;
-use crate::kir::{BinOp, Builder, Cast, Elem, Op, Ty};
+use crate::kir::{BinOp, Builder, Cast, Cond, Elem, Op, Ty};
 
 /// The pass.
 pub(super) struct Expand(pub Limits);
@@ -21,6 +21,9 @@ impl Pass for Expand {
             Op::Dot4I8 { acc, a, b: c } => self.dot4_i8(b, v(acc), v(a), v(c)),
             Op::Dot2I8 { acc, a, b: c } if !limits.native_dot2_i8 => dot2_i8(b, v(acc), v(a), v(c)),
             Op::AddHalves { acc, a } if !limits.native_dot2_i8 => add_halves(b, v(acc), v(a)),
+            Op::Lookup16 { table, index } if !limits.native_lookup16 || limits.vector_bits < 512 => {
+                lookup16(b, v(table), v(index))
+            }
             Op::Tiles { tiles: t, x, panels, sums, rows } if !limits.native_tiles => {
                 tiles::expand(b, self, *t, (v(x), v(panels), v(sums)), v(rows));
                 return vec![];
@@ -111,4 +114,23 @@ fn add_halves(b: &mut Builder, acc: Val, x: Val) -> Val {
     let [low, high] = [low, x].map(|v| b.bin(BinOp::AShr, v, sixteen));
     let sum = b.add(acc, low);
     b.add(sum, high)
+}
+
+/// Chooses between pairs of numbers by the lowest bit of the index, between what is left by the next, and so on.
+fn lookup16(b: &mut Builder, table: Val, index: Val) -> Val {
+    let (ints, lanes) = (b.ty(index), b.ty(index).lanes);
+    let mut left: Vec<Val> = (0..16)
+        .map(|lane| {
+            let number = b.extract(table, lane);
+            b.splat(number, lanes)
+        })
+        .collect();
+    let zero = b.int(ints, 0);
+    for bit in 0..4 {
+        let bit = b.int(ints, 1 << bit);
+        let set = b.and(index, bit);
+        let even = b.cmp(Cond::Eq, set, zero);
+        left = left.chunks_exact(2).map(|pair| b.select(even, pair[0], pair[1])).collect();
+    }
+    left[0]
 }

@@ -32,6 +32,8 @@ pub struct Limits {
     pub native_dot2_i8: bool,
     /// [`Op::Tiles`] is a few instructions.
     pub native_tiles: bool,
+    /// [`Op::Lookup16`] is an instruction, on vectors of 512 bits.
+    pub native_lookup16: bool,
     /// A multiply-add that rounds once is an instruction. Without it `Fma` becomes `Mul` and
     /// `Add`: two roundings.
     pub fma: bool,
@@ -51,6 +53,7 @@ impl Limits {
         native_dot4_i8: true,
         native_dot2_i8: true,
         native_tiles: true,
+        native_lookup16: true,
         fma: true,
         scalarize: never,
     };

@@ -40,6 +40,11 @@ impl Pass for Split {
                     if env.ty(*c).lanes == 1 { vec![env.one(*c); count] } else { regroup(b, env.parts(*c), count) };
                 lanewise(b, env, op, ty, Some(cond))
             }
+            // A table does not go into smaller parts than 16 lanes, whatever its operands are in.
+            (Op::Table16 { table, index }, Some(ty)) => {
+                let operands = [table, index].map(|v| env.parts(*v).to_vec());
+                in_parts(b, op, ty, &operands, self.count(ty))
+            }
             (_, Some(ty)) => lanewise(b, env, op, ty, None),
             (_, None) => unreachable!("without a result only a store reads vectors"),
         }
@@ -101,18 +106,23 @@ impl Split {
 
 /// One instruction for each part; `cond` replaces the first operand's parts.
 fn lanewise(b: &mut Builder, env: &Env<'_>, op: &Op, ty: Ty, cond: Option<Vec<Val>>) -> Vec<Val> {
-    let mut parts: Vec<Vec<Val>> = op.operands().iter().map(|v| env.parts(*v).to_vec()).collect();
+    let mut operands: Vec<Vec<Val>> = op.operands().iter().map(|v| env.parts(*v).to_vec()).collect();
     if let Some(cond) = cond {
-        parts[0] = cond;
+        operands[0] = cond;
     }
-    let count = parts.iter().map(Vec::len).max().expect("a lane-wise instruction has operands");
-    let parts: Vec<Vec<Val>> = parts.iter().map(|p| regroup(b, p, count)).collect();
+    let count = operands.iter().map(Vec::len).max().expect("a lane-wise instruction has operands");
+    in_parts(b, op, ty, &operands, count)
+}
+
+/// The instruction on each of `count` parts of its operands.
+fn in_parts(b: &mut Builder, op: &Op, ty: Ty, operands: &[Vec<Val>], count: usize) -> Vec<Val> {
+    let parts: Vec<Vec<Val>> = operands.iter().map(|p| regroup(b, p, count)).collect();
     let ty = Ty { elem: ty.elem, lanes: ty.lanes / count as u16 };
     (0..count)
         .map(|k| {
             let mut op = op.clone();
             op.operands_mut().into_iter().zip(&parts).for_each(|(v, p)| *v = p[k]);
-            b.op(op, Some(ty)).expect("a lane-wise instruction has a result")
+            b.op(op, Some(ty)).expect("an instruction on parts has a result")
         })
         .collect()
 }

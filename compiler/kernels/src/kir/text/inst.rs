@@ -241,6 +241,10 @@ impl Parser<'_> {
                 let (table, index) = self.two()?;
                 Ok(Op::Table16 { table, index })
             }
+            "lookup16" => {
+                let (table, index) = self.two()?;
+                Ok(Op::Lookup16 { table, index })
+            }
             "add_halves" => self.two().map(|(acc, a)| Op::AddHalves { acc, a }),
             _ => self.three(name),
         }
@@ -320,7 +324,7 @@ impl Parser<'_> {
 }
 
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 21] = [
+    const OTHERS: [&str; 22] = [
         "load_matrix",
         "thread",
         "shared",
@@ -342,6 +346,7 @@ fn is_computation(name: &str) -> bool {
         "dot2_i8",
         "add_halves",
         "table16",
+        "lookup16",
     ];
     named(&UN, name).is_some()
         || named(&BIN, name).is_some()

@@ -20,6 +20,7 @@
 //! | `AddHalves` | two i32 alike | the same |
 //! | `Tiles` | three ptr, i64; 16 or 32 rows, 1 or 2 panels, some blocks | none |
 //! | `Table16` | two i8 of 16, 32 or 64 lanes alike | the same |
+//! | `Lookup16` | f32x16, i32x16 | f32x16 |
 //! | `Thread`, `Shared` | | i64; ptr |
 //! | `LaneXor` | i32 or f32 scalar; the mask is 1 to 31 | the same |
 //! | `Mma` | sums x4 (f32, or i32 of bytes), i32x4, i32x2 | as the sums |
@@ -188,6 +189,11 @@ fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
         (Op::AddHalves { .. }, operands) => {
             kind(ty, |e| e == Elem::I32, "i32")?;
             exactly("operands", operands, &[ty; 2])
+        }
+        (Op::Lookup16 { .. }, operands) => {
+            let table = Ty::vector(Elem::F32, 16);
+            exactly("result", &[ty], &[table])?;
+            exactly("operands", operands, &[table, table.with_elem(Elem::I32)])
         }
         (Op::Table16 { .. }, operands) => {
             let holds = ty.elem == Elem::I8 && ty.lanes >= 16;
