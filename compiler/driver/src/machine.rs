@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use llmc_abi::features;
+use llmc_abi::manifest::{PhaseInfo, Unit};
 use llmc_lower::VariantPlan;
 use llmc_rt::bandwidth::{self, Speed};
 use llmc_rt::peak::Peaks;
@@ -15,6 +16,8 @@ const PROMPT: usize = 512;
 const DECODE_SHARE: f64 = 0.9;
 /// Share of the units' peaks that products reach.
 const MULTIPLY_SHARE: f64 = 0.72;
+/// The same of products of one token in floats, whose weights are codes: most instructions decode.
+const DECODING_SHARE: f64 = 0.3;
 
 /// Ceilings of this machine.
 pub struct Machine {
@@ -45,7 +48,9 @@ impl Machine {
     /// Tokens per second expected of decoding, where a token reads so many bytes.
     pub fn decode(&self, variant: &VariantPlan, bytes: u64) -> f64 {
         let reading = bytes as f64 / self.read.mean_gb_s / DECODE_SHARE;
-        let multiplying = self.peaks.least(&variant.phases, 1).unwrap_or(0.0) / MULTIPLY_SHARE;
+        let (coded, others): (Vec<PhaseInfo>, Vec<PhaseInfo>) = variant.phases.iter().cloned().partition(has_codes);
+        let least = |phases: &[PhaseInfo]| self.peaks.least(phases, 1).unwrap_or(0.0);
+        let multiplying = least(&others) / MULTIPLY_SHARE + least(&coded) / DECODING_SHARE;
         1e9 / reading.max(multiplying)
     }
 
@@ -54,4 +59,10 @@ impl Machine {
         let least = self.peaks.least(&variant.phases, PROMPT)?;
         Some(MULTIPLY_SHARE * PROMPT as f64 * 1e9 / least)
     }
+}
+
+/// Whether a phase multiplies floats with weights that are codes: such have a byte at most.
+fn has_codes(phase: &PhaseInfo) -> bool {
+    let weights = (phase.flops_per_token + phase.flops_per_row) / 2;
+    phase.unit == Some(Unit::F32) && phase.weight_bytes < 3 * weights / 2
 }

@@ -44,6 +44,8 @@ pub struct Schedule {
     /// Whether products of small codes are best summed in 16 bits first: where four byte products are no
     /// instruction, but two are.
     pub halves: bool,
+    /// Whether numbers are looked up in a vector of 16 rather than byte by byte.
+    pub lookup: bool,
     /// Whether products of many rows go through the processor's tiles.
     pub matrix: bool,
     /// Whether products of bf16 are summed as the processor's tiles sum them, be they made there or not.
@@ -134,6 +136,7 @@ const AVX512: Schedule = Schedule {
     attention_values: 256,
     attention_rows: 16,
     halves: false,
+    lookup: true,
     matrix: false,
     tile_sums: false,
     tiles: false,
@@ -157,6 +160,7 @@ const AVX2: Schedule = Schedule {
     int_gemm_groups: &[tile(2, 1)],
     int_gemv: &[],
     int_gemm_rows: 1,
+    lookup: false,
     byte_gemv: streams(2, 2048),
     float_gemv: streams(2, 2048),
     packed_gemv: streams_into_l2(2, 8192),

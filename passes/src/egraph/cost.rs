@@ -118,6 +118,8 @@ fn matmul(
 const UNPACK: &[(u32, f64)] = &[(2, 4.0), (3, 7.0), (4, 4.0), (5, 8.0), (6, 7.0), (8, 1.0)];
 /// The same where values are looked up in a table of their own for few elements.
 const UNPACK_TABLE: f64 = 17.0;
+/// The same of codes that stand for floats, which are multiplied with their scales too.
+const UNPACK_FLOATS: f64 = 20.0;
 /// Operations of a vector instruction that multiplies and adds f32.
 const VECTOR_OPERATIONS: f64 = 32.0;
 
@@ -125,6 +127,7 @@ const VECTOR_OPERATIONS: f64 = 32.0;
 fn unpack(operands: &[&Type], target: &TargetFacts) -> f64 {
     let instructions = |t: &TensorType| match t.dtype {
         DType::Quant(Scheme::W4) => UNPACK_TABLE,
+        DType::Quant(s) if s.is_float() => UNPACK_FLOATS,
         DType::Quant(s) => UNPACK.iter().find(|(bits, _)| *bits == s.code_bits()).map_or(0.0, |(_, n)| *n),
         _ => 0.0,
     };

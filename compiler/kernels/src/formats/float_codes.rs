@@ -61,6 +61,13 @@ pub struct FloatCodes {
     pub layout: QuantLayout,
     /// Address of [`table`], where codes are looked up.
     pub table: Option<Val>,
+    /// The levels of that table in a vector, where the target looks numbers up in one.
+    pub levels: Option<Val>,
+}
+
+/// The levels of the table at `table`, as [`FloatCodes::levels`].
+pub fn levels(b: &mut Builder, table: Val) -> Val {
+    b.load(Ty::vector(Elem::F32, LANES), table, LEVELS as i32)
 }
 
 impl FloatCodes {
@@ -99,13 +106,16 @@ impl FloatCodes {
     pub fn emit(&self, b: &mut Builder, at: Val, half: usize, scales: Val) -> Vec<Val> {
         let values = match self.layout.scheme {
             Scheme::Fp8 => (0..QUAD).map(|k| e4m3(b, at, LANES, ((half * QUAD + k) * PANEL) as i32)).collect(),
-            _ => self.levels(b, at, half),
+            _ => match self.levels {
+                Some(levels) => in_register(b, at, half, levels),
+                None => self.in_memory(b, at, half),
+            },
         };
         values.into_iter().map(|v| b.mul(v, scales)).collect()
     }
 
-    /// The levels of half a step of NF4.
-    fn levels(&self, b: &mut Builder, at: Val, half: usize) -> Vec<Val> {
+    /// The levels of half a step of NF4, whose bytes are looked up one by one.
+    fn in_memory(&self, b: &mut Builder, at: Val, half: usize) -> Vec<Val> {
         let words = Ty::vector(Elem::I32, LANES);
         let packed = b.load(words, at, 0);
         let (keep, by) = (b.int(words, 0x0F0F_0F0F), b.int(words, 4 * half as i64));
@@ -162,6 +172,24 @@ impl FloatCodes {
         let part = b.mul_const(part, PART as i64);
         b.add(part, row)
     }
+}
+
+/// The levels of half a step of NF4. A row's four bytes are brought together in its lane: the codes of one k are then as
+/// many bits up in all lanes.
+fn in_register(b: &mut Builder, at: Val, half: usize, levels: Val) -> Vec<Val> {
+    let words = Ty::vector(Elem::I32, LANES);
+    let bytes = b.load(Ty::vector(Elem::I8, VECTOR as u16), at, 0);
+    let byte = |row: usize, k: usize| (row / 4 * PART + 4 * k + row % 4) as u16;
+    let order = (0..PANEL).flat_map(|row| (0..QUAD).map(move |k| byte(row, k)));
+    let rows = b.shuffle(bytes, bytes, order.collect());
+    let codes = b.cast(Cast::Bitcast, rows, words);
+    (0..QUAD)
+        .map(|k| {
+            let by = b.int(words, (8 * k + 4 * half) as i64);
+            let codes = b.lshr(codes, by);
+            b.lookup16(levels, codes)
+        })
+        .collect()
 }
 
 /// The level whose code is in the byte at `at`, `shift` bits up.

@@ -73,7 +73,7 @@ impl QuantRow {
 
     /// The first `len` elements of a block whose codes stand for floating-point numbers.
     fn floats(&self, env: &mut Env, block: Val, len: usize, to: Val) {
-        let codes = FloatCodes { layout: self.layout, table: self.values };
+        let codes = FloatCodes { layout: self.layout, table: self.values, levels: None };
         let (scale, _) = self.scale(env, block);
         for k in 0..len {
             let value = codes.element(&mut env.b, (self.panel, self.lane), (block, k), scale);

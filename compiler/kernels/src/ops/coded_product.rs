@@ -2,13 +2,13 @@
 //!
 //! A weight is decoded to the f32 that it means, its scale included, and multiplied as such: the sums
 //! have the bits that the same weights in f32 would give. A GEMM decodes some k of all panels for all its rows,
-//! and is then the product of weights in f32; so does a GEMV of values that are looked up, panel by panel. Other
-//! GEMVs decode a step of k when they need it.
+//! and is then the product of weights in f32; so does a GEMV of values that are looked up byte by byte, panel by panel.
+//! Other GEMVs decode a step of k when they need it.
 
 use super::product::{At, CodedWeights, Cut, GemmBlocks, Product, VECTOR_BYTES};
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
-use crate::formats::float_codes::{FloatCodes, QUAD, STEP};
+use crate::formats::float_codes::{self, FloatCodes, QUAD, STEP};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{Cond, Elem, Ty, Val};
 use crate::layout::LANES;
@@ -27,10 +27,16 @@ pub(super) struct CodedProduct<'a> {
 
 impl<'a> CodedProduct<'a> {
     /// The product of these weights.
-    pub(super) fn new(env: &mut Env, product: &'a Product, scheme: Scheme, weights: CodedWeights) -> CodedProduct<'a> {
+    pub(super) fn new(
+        env: &mut Env,
+        s: &Schedule,
+        product: &'a Product,
+        (scheme, weights): (Scheme, CodedWeights),
+    ) -> CodedProduct<'a> {
         let table = weights.table.map(|offset| env.ptr(Place::Weights(offset)));
+        let levels = table.filter(|_| s.lookup).map(|table| float_codes::levels(&mut env.b, table));
         let layout = QuantLayout { scheme, k: product.k };
-        CodedProduct { product, codes: FloatCodes { layout, table }, decoded: env.ptr(weights.codes) }
+        CodedProduct { product, codes: FloatCodes { layout, table, levels }, decoded: env.ptr(weights.codes) }
     }
 
     fn panel_bytes(&self) -> usize {
@@ -49,7 +55,7 @@ impl<'a> CodedProduct<'a> {
     /// One row with all panels of the product. Where looking values up takes many registers, they are decoded
     /// first, as for a GEMM.
     fn row(&self, env: &mut Env, s: &Schedule, at: At) {
-        if self.codes.table.is_none() {
+        if self.codes.table.is_none() || self.codes.levels.is_some() {
             return self.gemv(env, s, self.product.panels, at);
         }
         let (none, one) = (env.b.index(0), env.b.index(1));

@@ -141,7 +141,7 @@ impl Product {
         let at = At { x, w, raw };
         match (self.format, self.coded) {
             (WeightFormat::Quant(scheme), Some(weights)) if scheme.is_float() => {
-                let (coded, cut) = (CodedProduct::new(env, self, scheme, weights), Cut::all(env, s.gemm, 1, n));
+                let (coded, cut) = (CodedProduct::new(env, s, self, (scheme, weights)), Cut::all(env, s.gemm, 1, n));
                 coded.emit(env, s, at, &cut);
             }
             (WeightFormat::Quant(scheme), Some(weights)) => {
