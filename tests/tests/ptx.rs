@@ -30,8 +30,10 @@ const FEW_SPILL: [(&str, &str, &str, Spills); 8] = [
     ("tinywiki", "w8a8", "sm_120", [48, 48, 48]),
     ("tinywiki", "w4", "sm_120", [40, 36, 36]),
 ];
-/// The most that a form for many tokens was measured to spill: with tiles of unquantized weights, and with others.
-const TILES_SPILL: [Spills; 2] = [[320, 416, 720], [48, 52, 68]];
+/// The most that a form for many tokens was measured to spill, by the scheme of its weights: tiles hold 128 sums in
+/// registers, and beside those of groups with scales the sums of a group.
+const TILES_SPILL: [(&str, Spills); 4] =
+    [("plain", [320, 416, 720]), ("int4(32)", [640, 1536, 2176]), ("w8a8", [216, 240, 376]), ("w4", [48, 52, 68])];
 
 /// A model in the form that it is compiled in.
 #[derive(Clone, Copy, Debug)]
@@ -153,10 +155,10 @@ impl Form {
 
     /// What it may spill.
     fn budget(&self, arch: &str) -> Spills {
-        if self.tiles {
-            return TILES_SPILL[usize::from(self.case.scheme.is_some())];
-        }
         let (fixture, scheme) = (self.case.fixture, self.case.scheme_name());
+        if self.tiles {
+            return TILES_SPILL.iter().find(|(s, _)| *s == scheme).map_or([0; 3], |(_, spills)| *spills);
+        }
         let known = FEW_SPILL.iter().find(|(f, s, a, _)| *f == fixture && *s == scheme && *a == arch);
         known.map_or([0; 3], |k| k.3)
     }

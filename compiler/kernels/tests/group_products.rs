@@ -12,7 +12,7 @@ use llmc_kernels::kir::interp::{Compiled, InterpError, Machine, Order};
 use llmc_kernels::kir::{Builder, Function, Op, Program, Region, Ty, verify};
 use llmc_kernels::layout::PANEL;
 use llmc_kernels::ops::epilogue::{Epilogue, Sink};
-use llmc_kernels::ops::gpu::SHARED_BYTES;
+use llmc_kernels::ops::gpu::{SHARED_BYTES, gemm};
 use llmc_kernels::ops::linear::{LinearKernel, Segment};
 use llmc_kernels::ops::mac::Mac;
 use llmc_kernels::ops::norm::ConvertKernel;
@@ -260,6 +260,42 @@ fn several_warps_have_nearly_the_same() {
             assert!(bits(&case.converted(threads, 1)) == bits(&found), "{scheme}, k = {k}: rows converted before");
         }
     }
+}
+
+/// Threads of a group that multiplies by tiles.
+const TILES: usize = 256;
+
+impl Case {
+    /// The product by tiles in shared memory, of rows that are converted before: that, and the product.
+    fn tiled(&self) -> [Function; 2] {
+        let convert = ConvertKernel { count: Count::Tokens, x: self.x(RowElem::F32), y: self.x(RowElem::Bytes) };
+        let plain = self.product(RowElem::Bytes);
+        let schedule = Schedule { tiles: true, ..plain.schedule };
+        let kernel = LinearKernel { schedule, ..plain };
+        assert!(gemm::fits(&kernel, TILES), "{}, k = {}", self.scheme, self.k);
+        [convert.build("convert", self.scratch(TILES)), kernel.build("product", self.scratch(TILES))]
+    }
+}
+
+/// Of all integers but those that are looked up.
+#[test]
+fn tiles_have_the_bits_of_a_cpu() {
+    for scheme in SCHEMES.into_iter().filter(|s| *s != Scheme::W4) {
+        for (k, workers, order) in
+            [(128usize, 1, Order::Forward), (1152, 2, Order::Seeded(3)), (192, 3, Order::Reverse)]
+        {
+            if !k.is_multiple_of(scheme.group().unwrap_or(1)) {
+                continue;
+            }
+            let case = Case { scheme, k };
+            let expected = case.converts(1, 2);
+            let found = case.try_run(&case.tiled(), TILES, workers, order);
+            let found = found.unwrap_or_else(|e| panic!("{scheme}, k = {k}: {e}"));
+            assert!(bits(&found) == bits(&expected), "{scheme}, k = {k}");
+        }
+    }
+    let case = Case { scheme: Scheme::W8A8, k: 200 };
+    assert!(!gemm::fits(&case.product(RowElem::Bytes), TILES), "200 elements are no whole steps");
 }
 
 /// Where rows in three parts and weights on their way do not fit, there is a form for which they do.

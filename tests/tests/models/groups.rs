@@ -127,6 +127,28 @@ fn quantized_weights_mean_what_the_graph_says() {
     }
 }
 
+/// The form for many tokens multiplies them by tiles too; only what is looked up goes row by row.
+#[test]
+fn tiles_of_quantized_weights_mean_what_the_graph_says() {
+    for scheme in SCHEMES.into_iter().filter(|s| !s.is_float()) {
+        let mut best = f32::MAX;
+        for (name, workers, order) in [("qwen3", 3, Order::Seeded(7)), ("llama2", 2, Order::Reverse)] {
+            let how = quantized(scheme, 256);
+            let ids = &prompts(&weights::fixtures().join(name)).swap_remove(1).ids;
+            let model = Model { variant: MANY, ..Model::new(&folder(name), &how) };
+            assert!(model.program().to_string().contains("mma.u8s8"), "{scheme}");
+            let mut runner = Interpreted::new(&model, Pages::new(1, 1, 64), workers, order);
+            let expected = meaning(&folder(name), &how, ids);
+            let errors = errors(&prefill(&mut runner, 0, ids, ids.len()), &expected, ids.len());
+            let (least, most) = (errors[0], errors[ids.len() - 1]);
+            println!("{name} {scheme}: {least:.1e} to {most:.1e} from the graph's meaning");
+            assert!(most <= EDGES, "{name}, {scheme}: errors {errors:?}");
+            best = best.min(least);
+        }
+        assert!(best <= ROUNDING, "{scheme}: no token of any model is exact, the best is off by {best}");
+    }
+}
+
 #[test]
 fn steps_choose_the_largest_logits() {
     let model = planned("llama2", F32, 64);

@@ -1,0 +1,503 @@
+//! Tiles of quantized weights and rows of 8-bit integers: a word is four elements of k.
+//!
+//! Products are summed in integers: of a whole row where it has one scale, else of a group of k, whose sums begin with
+//! what takes the codes' offset out of them and are then added up in f32 in ascending order.
+
+use super::copies::{COPY, Limit, Lines, Pieces, in_order};
+use super::{
+    COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place,
+};
+use crate::env::{Env, Place};
+use crate::formats::at::VectorAt;
+use crate::formats::codes::{BLOCK, planes};
+use crate::formats::pairs::{PairAt, PairRows};
+use crate::formats::quant::QuantLayout;
+use crate::kir::{BinOp, Cast, Cond, Elem, Hint, Mma, Ty, Val};
+use crate::ops::byte_rows::ByteRow;
+use crate::ops::gpu::fragments::{operand, thread_of};
+use crate::ops::linear::Segment;
+use crate::ops::product::CodedWeights;
+use llmc_ir::quant::Scheme;
+use std::ops::Range;
+
+/// Most blocks of k of a step.
+const BLOCKS: usize = 4;
+/// Rows of weights that a thread has of a pair of panels.
+const ROWS: u16 = 4;
+
+const INTS: Ty = Ty::vector(Elem::I32, 4);
+const FLOATS: Ty = Ty::vector(Elem::F32, 4);
+
+/// Products of quantized weights.
+#[derive(Clone, Copy)]
+pub(super) struct Integers {
+    layout: QuantLayout,
+    /// Blocks of k of a step.
+    blocks: usize,
+    /// Bytes from one row of x to the next.
+    x_stride: usize,
+}
+
+/// Offsets in a stage: of codes of a panel after another, of scales and zero points likewise, of rows of x, and of
+/// the sums of their blocks.
+struct Places {
+    sides: usize,
+    rows: usize,
+    sums: usize,
+    end: usize,
+}
+
+impl Integers {
+    /// Steps of as many blocks as fit; none where values are looked up, or where no steps fit.
+    pub(super) fn new(scheme: Scheme, k: usize, weights: Option<CodedWeights>, x_stride: usize) -> Option<Integers> {
+        let layout = QuantLayout { scheme, k };
+        if scheme.is_float() || weights?.table.is_some() {
+            return None;
+        }
+        let fits = |form: &Integers| {
+            let whole = form.blocks.is_multiple_of(form.size()) && k.is_multiple_of(form.step());
+            whole && STAGES * form.stage() <= SHARED_BYTES
+        };
+        [BLOCKS, BLOCKS / 2].map(|blocks| Integers { layout, blocks, x_stride }).into_iter().find(fits)
+    }
+
+    /// Blocks of a group; of what has one scale for the row, those of a step.
+    fn size(&self) -> usize {
+        if self.layout.is_row_scaled() { self.blocks } else { self.layout.group_blocks() }
+    }
+
+    /// Groups of a step.
+    fn groups(&self) -> usize {
+        self.blocks / self.size()
+    }
+
+    fn rows(&self) -> PairRows {
+        PairRows { layout: self.layout, count: ROWS }
+    }
+
+    /// Bytes of a panel's codes in a step.
+    fn codes_step(&self) -> usize {
+        self.blocks * self.layout.block_bytes()
+    }
+
+    /// Bytes of a panel's scales, and of its zero points.
+    fn side_steps(&self) -> [usize; 2] {
+        [self.layout.group_scales(), self.layout.group_zeros()].map(|r| r.map_or(0, |(_, bytes)| self.groups() * bytes))
+    }
+
+    fn side_step(&self) -> usize {
+        self.side_steps().iter().sum()
+    }
+
+    fn token_step(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    fn places(&self) -> Places {
+        let sides = TILE_PANELS * self.codes_step();
+        let rows = sides + TILE_PANELS * self.side_step();
+        let sums = rows + TILE_TOKENS * self.token_step();
+        let sum_bytes = if self.layout.is_row_scaled() { 0 } else { TILE_TOKENS * self.sums_step() };
+        Places { sides, rows, sums, end: sums + sum_bytes }
+    }
+
+    /// Bytes of the sums of a token's blocks.
+    fn sums_step(&self) -> usize {
+        4 * BLOCKS
+    }
+
+    /// Lines of all panels from `offset` in each on.
+    fn panels<'a>(
+        &self,
+        env: &mut Env,
+        (s, tile): (&Segment, Tile),
+        (offset, step): (usize, usize),
+        to: (usize, usize),
+        place: &'a dyn Fn(&mut Env, Val, Val) -> Val,
+    ) -> Lines<'a> {
+        let panels = s.units * s.product.panels;
+        let base = env.ptr(Place::Weights(s.weight));
+        Lines {
+            base: env.b.ptr_add_const(base, offset),
+            first: tile.panel,
+            count: TILE_PANELS,
+            limit: if panels.is_multiple_of(TILE_PANELS) { Limit::None } else { Limit::Lines(panels) },
+            stride: self.layout.panel_bytes(),
+            step,
+            piece: COPY,
+            to,
+            place,
+            period: 1,
+        }
+    }
+
+    /// The place of piece `piece` (i64) of a panel's codes: exchanged within a block so that a warp's reads fall into
+    /// different banks. See [`Self::vectors`].
+    fn code_place(&self, env: &mut Env, piece: Val) -> Val {
+        let (keep, bits) = match self.layout.scheme.code_bits() {
+            8 => (6, 8),
+            bits @ 4..=6 => (2, bits),
+            _ => return piece,
+        };
+        let size = env.b.index(4 * bits as usize);
+        let within = env.b.rem(piece, size);
+        let (by, keep) = (env.b.int(Ty::I64, 2), env.b.index(keep));
+        let flip = env.b.lshr(within, by);
+        let flip = env.b.and(flip, keep);
+        let moved = env.b.bin(BinOp::Xor, piece, flip);
+        if bits == 4 || bits == 8 {
+            return moved;
+        }
+        // Only the plane of four bits, which is the first.
+        let first = env.b.index(16);
+        let inside = env.b.cmp(Cond::Lt, within, first);
+        env.b.select(inside, moved, piece)
+    }
+
+    /// Where the vectors of this thread's codes of a panel's first block are, whose codes have been copied to `run`.
+    fn vectors(&self, env: &mut Env, run: Val) -> Vec<VectorAt> {
+        let ((_, quad), (_, t)) = (thread_rows(env), thread_of(env));
+        let (one, low) = (env.b.index(1), env.b.index(1));
+        let high = env.b.lshr(t, one);
+        let row = env.b.mul_const(quad, ROWS.into());
+        let plain = PairAt { row, part: t };
+        let flipped = |env: &mut Env, bit: Val| {
+            let flip = env.b.mul_const(bit, 2);
+            let quad = env.b.bin(BinOp::Xor, quad, flip);
+            env.b.mul_const(quad, ROWS.into())
+        };
+        if self.layout.scheme.code_bits() == 8 {
+            // Of part t the vectors are exchanged where its bit 1 is set, rows by twos where its bit 0 is.
+            let bit = env.b.and(t, low);
+            let row = flipped(env, bit);
+            let base = self.rows().vectors(env, PairAt { row, part: t }, run)[0].base;
+            let away = env.b.mul_const(high, 64);
+            let back = env.b.mul_const(high, -64);
+            let [first, second] = [away, back].map(|more| env.b.ptr_add(base, more));
+            return vec![VectorAt { base: first, offset: 0 }, VectorAt { base: second, offset: 64 }];
+        }
+        let row = flipped(env, high);
+        let moved = self.rows().vectors(env, PairAt { row, part: t }, run);
+        let plain = self.rows().vectors(env, plain, run);
+        let of_plane = |(width, (moved, plain)): (&u32, (VectorAt, VectorAt))| if *width == 4 { moved } else { plain };
+        planes(self.layout.scheme.code_bits()).iter().zip(moved.into_iter().zip(plain)).map(of_plane).collect()
+    }
+
+    /// Which block of a token's step stands in the place of block 0: of tokens whose blocks would fall into the same
+    /// banks another one.
+    fn turn(&self, env: &mut Env, token: Val) -> Val {
+        let (alike, blocks) = (env.b.index(BLOCKS / self.blocks), env.b.index(self.blocks));
+        let line = env.b.div(token, alike);
+        env.b.rem(line, blocks)
+    }
+
+    fn row_place(&self, env: &mut Env, token: Val, piece: Val) -> Val {
+        // Two pieces are a block.
+        let turn = self.turn(env, token);
+        let flip = env.b.mul_const(turn, 2);
+        env.b.bin(BinOp::Xor, piece, flip)
+    }
+
+    /// The codes of a block of a pair of panels: four bytes of each of the thread's rows, twice.
+    fn codes(&self, env: &mut Env, vectors: &[VectorAt], (pair, block): (usize, usize)) -> [Val; 2] {
+        let rows = self.rows();
+        let more = 2 * pair * self.codes_step() + block * self.layout.block_bytes();
+        let load = |v: &VectorAt| env.b.load_with(INTS, v.base, (v.offset + more) as i32, 16, Hint::None);
+        let loaded: Vec<Val> = vectors.iter().map(load).collect();
+        let (_, quad) = thread_rows(env);
+        let at = PairAt { row: env.b.mul_const(quad, ROWS.into()), part: thread_of(env).1 };
+        rows.steps(env, &loaded, at)
+    }
+
+    /// Adds the integer products of some blocks of a pair of panels: of the first or second two of a thread's rows.
+    fn dots(&self, env: &mut Env, at: &At, (pair, rows): (usize, u16), blocks: Range<usize>, dots: &mut [Val]) {
+        for block in blocks {
+            let [low, high] = self.codes(env, &at.vectors, (pair, block));
+            let a = operand(env, low, high, rows);
+            for (dot, b) in dots.iter_mut().zip(at.words(env, self, block)) {
+                *dot = env.b.mma(Mma::U8S8, *dot, a, b);
+            }
+        }
+    }
+
+    /// What a group's sums begin with in each column: the sums of its integers of x, times the offset or once, negative.
+    fn begin(&self, env: &mut Env, at: &At) -> Vec<Val> {
+        let factor = if self.layout.has_zeros() { 1 } else { self.layout.offset() };
+        let of_token = |env: &mut Env, column: usize, odd: usize| {
+            let offset = (8 * column + odd) * self.sums_step();
+            let load = |b: usize| env.b.load(Ty::I32, at.sums, (offset + 4 * b) as i32);
+            let loads: Vec<Val> = (0..self.size()).map(load).collect();
+            let sum = loads[1..].iter().fold(loads[0], |sum, v| env.b.add(sum, *v));
+            env.b.mul_const(sum, -i64::from(factor))
+        };
+        (0..COLUMNS)
+            .map(|column| {
+                let both = [0, 1].map(|odd| of_token(env, column, odd));
+                of_columns(env, both)
+            })
+            .collect()
+    }
+
+    /// A group's products with a pair of panels, times scales, added to the sums.
+    fn scaled(&self, env: &mut Env, pair: usize, at: &At, begin: &[Val], sums: &mut [Val]) {
+        let of = self.rows();
+        let base = env.b.ptr_add_const(at.sides, 2 * pair * self.side_step());
+        let beside = of.copied_beside(base, self.groups());
+        let group = (at.group, 0);
+        let side = of.scales_at(env, at.place, beside, group).expect("groups have scales");
+        let scales = side.load(env, Hint::None);
+        let scales = of.scales(env, scales);
+        let zeros = of.zeros_at(env, at.place, beside, group).map(|side| {
+            let zeros = side.load(env, Hint::None);
+            of.zeros(env, zeros)
+        });
+        for rows in 0..2u16 {
+            let zeros = zeros.map(|zeros| of_rows(env, zeros, rows));
+            let mut dots: Vec<Val> = begin.iter().map(|v| zeros.map_or(*v, |zeros| env.b.mul(*v, zeros))).collect();
+            self.dots(env, at, (pair, rows), 0..self.size(), &mut dots);
+            let scales = of_rows(env, scales, rows);
+            let own = &mut sums[usize::from(rows) * COLUMNS..][..COLUMNS];
+            for (sum, dot) in own.iter_mut().zip(dots) {
+                let exact = env.b.cast(Cast::IntToFloat, dot, FLOATS);
+                *sum = env.b.fma(exact, scales, *sum);
+            }
+        }
+    }
+
+    /// A group after another: they are many instructions, and more of them at once would take more registers than
+    /// there are.
+    fn groups_in_turn(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val> {
+        let (lo, hi, one) = (env.b.index(0), env.b.index(self.groups()), env.b.index(1));
+        env.for_carried((lo, hi, one), sums, |env, group, sums| {
+            let at = At::new(env, self, (stage, reads), group);
+            let begin = self.begin(env, &at);
+            let mut sums = sums.to_vec();
+            for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
+                self.scaled(env, pair, &at, &begin, sums);
+            }
+            sums
+        })
+    }
+
+    /// Of a row of x its scale, and where sums are integers what its codes' offset adds to them.
+    fn token_factors(&self, env: &mut Env, row: Val) -> (Val, Option<Val>) {
+        let place = ByteRow { k: self.layout.k };
+        let scale = env.b.load(Ty::F32, row, place.scale() as i32);
+        let less = self.layout.is_row_scaled().then(|| {
+            let total = env.b.load(Ty::I32, row, place.total() as i32);
+            env.b.mul_const(total, -i64::from(self.layout.offset()))
+        });
+        (scale, less)
+    }
+
+    /// Scales of this thread's rows of a pair of panels, where rows have one.
+    fn row_scales(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Option<Val> {
+        let ((half, _), (panel, quad)) = (warp_place(env), thread_rows(env));
+        let first = env.b.mul_const(half, PANELS as i64);
+        let panel = env.b.add(first, panel);
+        let panel = env.b.add_const(panel, 2 * pair as i64);
+        let panel = env.b.add(tile.panel, panel);
+        let last = env.b.index(s.units * s.product.panels - 1);
+        let panel = env.b.min(panel, last);
+        let base = env.ptr(Place::Weights(s.weight));
+        let panel = env.at(base, panel, self.layout.panel_bytes());
+        let row = env.b.mul_const(quad, ROWS.into());
+        let mut all = env.b.float(FLOATS, 0.0);
+        for lane in 0..ROWS {
+            let row = env.b.add_const(row, lane.into());
+            let scale = self.layout.row_scale(&mut env.b, panel, Some(row))?;
+            all = env.b.insert(all, lane, scale);
+        }
+        Some(all)
+    }
+}
+
+/// Where a thread reads a group of a stage.
+struct At {
+    /// Its number in the stage: i64.
+    group: Val,
+    /// Codes of the thread's first panel.
+    vectors: Vec<VectorAt>,
+    /// Its rows of a panel.
+    place: PairAt,
+    /// Scales and zero points of its first panel, of all groups.
+    sides: Val,
+    /// Its part of each block of its first token.
+    blocks: Vec<Val>,
+    /// Sums of the blocks of the first token that it has results of.
+    sums: Val,
+}
+
+impl At {
+    fn new(env: &mut Env, form: &Integers, (stage, reads): (Val, &[Val]), group: Val) -> At {
+        let [codes, sides, line, turn, sums] = *reads else { unreachable!("reads are five") };
+        let [codes, sides, line, sums] = [codes, sides, line, sums].map(|offset| env.b.ptr_add(stage, offset));
+        let first = env.b.mul_const(group, form.size() as i64);
+        let codes = env.at(codes, first, form.layout.block_bytes());
+        let blocks = (0..form.size()).map(|block| {
+            let block = env.b.add_const(first, block as i64);
+            let place = env.b.bin(BinOp::Xor, turn, block);
+            env.at(line, place, BLOCK)
+        });
+        let blocks = blocks.collect();
+        let (_, quad) = thread_rows(env);
+        let place = PairAt { row: env.b.mul_const(quad, ROWS.into()), part: thread_of(env).1 };
+        At { group, vectors: form.vectors(env, codes), place, sides, blocks, sums: env.at(sums, first, 4) }
+    }
+
+    /// The words of a block of each column.
+    fn words(&self, env: &mut Env, form: &Integers, block: usize) -> Vec<Val> {
+        let ty = Ty::vector(Elem::I32, 2);
+        let load =
+            |c: usize| env.b.load_with(ty, self.blocks[block], (8 * c * form.token_step()) as i32, 8, Hint::None);
+        (0..COLUMNS).map(load).collect()
+    }
+}
+
+impl Form for Integers {
+    fn step(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    fn stage(&self) -> usize {
+        self.places().end.next_multiple_of(128)
+    }
+
+    fn copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces> {
+        let places = self.places();
+        let place = |env: &mut Env, _: Val, piece: Val| self.code_place(env, piece);
+        let of = (self.layout.codes(), self.codes_step());
+        let mut all = vec![self.panels(env, (s, tile), of, (0, self.codes_step()), &place).pieces(env)];
+        let [scales, zeros] = self.side_steps();
+        let regions = [(self.layout.group_scales(), scales, 0), (self.layout.group_zeros(), zeros, scales)];
+        for (region, step, before) in regions {
+            if let Some((offset, _)) = region {
+                let to = (places.sides + before, self.side_step());
+                all.push(self.panels(env, (s, tile), (offset, step), to, &in_order).pieces(env));
+            }
+        }
+        let rows = Lines {
+            base: x,
+            first: tile.token,
+            count: TILE_TOKENS,
+            limit: Limit::Counted(tile.n),
+            stride: self.x_stride,
+            step: self.token_step(),
+            piece: COPY,
+            to: (places.rows, self.token_step()),
+            place: &|env, token, piece| self.row_place(env, token, piece),
+            period: BLOCKS,
+        };
+        all.push(rows.pieces(env));
+        if !self.layout.is_row_scaled() {
+            let base = env.b.ptr_add_const(x, ByteRow { k: self.layout.k }.sums());
+            let to = (places.sums, self.sums_step());
+            let step = 4 * self.blocks;
+            let sums = Lines { base, step, piece: step.min(COPY), to, place: &in_order, ..rows };
+            all.push(sums.pieces(env));
+        }
+        all
+    }
+
+    fn zero(&self, env: &mut Env) -> Val {
+        if self.layout.is_row_scaled() { env.b.int(INTS, 0) } else { env.b.float(FLOATS, 0.0) }
+    }
+
+    /// The first panel's codes, its sides, the thread's part of the first token and the turn of its blocks, and the
+    /// sums of blocks.
+    fn reads(&self, env: &mut Env) -> Vec<Val> {
+        let places = self.places();
+        let ((half, quarter), (row, t), (panel, _)) = (warp_place(env), thread_of(env), thread_rows(env));
+        let panels = env.b.mul_const(half, PANELS as i64);
+        let panel = env.b.add(panels, panel);
+        let codes = env.b.mul_const(panel, self.codes_step() as i64);
+        let sides = env.b.mul_const(panel, self.side_step() as i64);
+        let sides = env.b.add_const(sides, places.sides as i64);
+        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
+        let own = env.b.add(token, row);
+        let line = env.b.mul_const(own, self.token_step() as i64);
+        let part = env.b.mul_const(t, 8);
+        let line = env.b.add(line, part);
+        let line = env.b.add_const(line, places.rows as i64);
+        let two = env.b.mul_const(t, 2);
+        let first = env.b.add(token, two);
+        let sums = env.b.mul_const(first, self.sums_step() as i64);
+        let sums = env.b.add_const(sums, places.sums as i64);
+        vec![codes, sides, line, self.turn(env, row), sums]
+    }
+
+    fn multiply(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val> {
+        if !self.layout.is_row_scaled() {
+            return self.groups_in_turn(env, stage, reads, sums);
+        }
+        let all = env.b.index(0);
+        let at = At::new(env, self, (stage, reads), all);
+        let mut sums = sums.to_vec();
+        for block in 0..self.blocks {
+            for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
+                for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
+                    self.dots(env, &at, (pair, rows as u16), block..block + 1, sums);
+                }
+            }
+        }
+        sums
+    }
+
+    fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val> {
+        let ((_, quarter), (_, t)) = (warp_place(env), thread_of(env));
+        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
+        let two = env.b.mul_const(t, 2);
+        let token = env.b.add(token, two);
+        let token = env.b.add(tile.token, token);
+        let last = env.b.add_const(tile.n, -1);
+        let columns: Vec<(Val, Option<Val>)> = (0..COLUMNS)
+            .map(|column| {
+                let factors = [0, 1].map(|odd| {
+                    let token = env.b.add_const(token, (8 * column + odd) as i64);
+                    let token = env.b.min(token, last);
+                    let row = env.at(x, token, self.x_stride);
+                    self.token_factors(env, row)
+                });
+                let [(first, less), (second, other)] = factors;
+                let less = less.zip(other).map(|(a, b)| of_columns(env, [a, b]));
+                (of_columns(env, [first, second]), less)
+            })
+            .collect();
+        let mut out = Vec::with_capacity(sums.len());
+        for (pair, sums) in sums.chunks(2 * COLUMNS).enumerate() {
+            let scales = self.row_scales(env, s, tile, pair);
+            for (i, sum) in sums.iter().enumerate() {
+                let (factor, less) = columns[i % COLUMNS];
+                let sum = match less {
+                    Some(less) => {
+                        let exact = env.b.add(*sum, less);
+                        env.b.cast(Cast::IntToFloat, exact, FLOATS)
+                    }
+                    None => *sum,
+                };
+                let sum = match scales {
+                    Some(scales) => {
+                        let scales = of_rows(env, scales, (i / COLUMNS) as u16);
+                        env.b.mul(sum, scales)
+                    }
+                    None => sum,
+                };
+                out.push(env.b.mul(sum, factor));
+            }
+        }
+        out
+    }
+}
+
+/// Of values of a thread's four rows those of the first or second two, in the order of its sums.
+fn of_rows(env: &mut Env, values: Val, rows: u16) -> Val {
+    let (low, high) = (2 * rows, 2 * rows + 1);
+    env.b.shuffle(values, values, vec![low, low, high, high])
+}
+
+/// Values of a thread's two columns in the order of its sums.
+fn of_columns(env: &mut Env, values: [Val; 2]) -> Val {
+    let first = env.b.splat(values[0], 4);
+    let one = env.b.insert(first, 1, values[1]);
+    env.b.insert(one, 3, values[1])
+}

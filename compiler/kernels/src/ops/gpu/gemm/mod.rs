@@ -1,0 +1,203 @@
+//! The product of many rows with weights, by tiles in shared memory.
+//!
+//! A worker takes a tile of [`TILE_PANELS`] panels and [`TILE_TOKENS`] tokens after another. Steps of k are
+//! copied into shared memory [`STAGES`] ahead of their use; a warp multiplies half of the panels with a
+//! quarter of the tokens. Sums then go through shared memory to the epilogue, which sees whole units. What a step is
+//! made of and how it is multiplied is a [`Form`]'s.
+
+mod copies;
+mod floats;
+mod integers;
+mod result;
+
+use super::SHARED_BYTES;
+use super::fragments::thread_of;
+use crate::env::{Env, RowElem, Scratch, WARP};
+use crate::formats::WeightFormat;
+use crate::kir::{Cond, Function, Val};
+use crate::layout::PANEL;
+use crate::ops::linear::{LinearKernel, Segment};
+use crate::ops::prologue;
+use copies::Pieces;
+use floats::Floats;
+use integers::Integers;
+
+/// Panels of a tile: 256 rows.
+const TILE_PANELS: usize = 16;
+/// Tokens of a tile.
+const TILE_TOKENS: usize = 128;
+/// Steps in shared memory.
+const STAGES: usize = 2;
+/// Warps along a tile's panels, and along its tokens.
+const WARPS: (usize, usize) = (2, 4);
+/// Panels and columns of eight tokens of a warp.
+const PANELS: usize = TILE_PANELS / WARPS.0;
+const COLUMNS: usize = TILE_TOKENS / WARPS.1 / 8;
+/// Tokens whose sums are in shared memory together, and bytes of a token's: padded against bank conflicts.
+const RAW_TOKENS: usize = 64;
+const RAW_ROW: usize = TILE_PANELS * PANEL * 4 + 16;
+
+/// What a tile's weights are, and what that makes of a step. All threads of a group call each function together.
+trait Form {
+    /// Elements of k of a step.
+    fn step(&self) -> usize;
+
+    /// Bytes of a step in shared memory.
+    fn stage(&self) -> usize;
+
+    /// The copies of a thread for one step of a segment's tile; `x` is the first row.
+    fn copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces>;
+
+    /// What sums of two rows and two columns begin with.
+    fn zero(&self, env: &mut Env) -> Val;
+
+    /// Where in a stage this thread reads.
+    fn reads(&self, env: &mut Env) -> Vec<Val>;
+
+    /// Adds the products of the step at `stage` to a warp's sums: for each pair of panels, each pair of rows and each
+    /// column of tokens.
+    fn multiply(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val>;
+
+    /// What the products are, f32, in the order of the sums.
+    fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val>;
+}
+
+/// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`.
+fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize)) -> Option<Box<dyn Form>> {
+    let form: Box<dyn Form> = match (s.product.format, elem) {
+        (WeightFormat::Bf16, RowElem::Bf16) => Box::new(Floats { k: s.product.k, x_stride }),
+        (WeightFormat::Quant(scheme), RowElem::Bytes) => {
+            Box::new(Integers::new(scheme, s.product.k, s.product.coded, x_stride)?)
+        }
+        _ => return None,
+    };
+    let fits = s.product.k.is_multiple_of(form.step())
+        && STAGES * form.stage() <= SHARED_BYTES
+        && s.product.panels <= TILE_PANELS
+        && TILE_PANELS.is_multiple_of(s.product.panels);
+    fits.then_some(form)
+}
+
+/// What the rows that meet the weights hold, and bytes from one to the next.
+fn rows_of(kernel: &LinearKernel) -> (RowElem, usize) {
+    match kernel.prologue {
+        Some(p) => (p.elem, p.elem.stride(kernel.x.width)),
+        None => (kernel.x.elem, kernel.x.stride),
+    }
+}
+
+/// Whether a kernel's products can be made this way.
+pub fn fits(kernel: &LinearKernel, threads: usize) -> bool {
+    let rows = rows_of(kernel);
+    threads == WARPS.0 * WARPS.1 * WARP && kernel.segments.iter().all(|s| form_for(s, rows).is_some())
+}
+
+/// A segment's products under construction.
+struct Gemm<'a> {
+    segment: &'a Segment,
+    form: Box<dyn Form>,
+}
+
+/// What a tile works on.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Beginning of shared memory.
+    shared: Val,
+    /// First panel of the segment's, and first token.
+    panel: Val,
+    token: Val,
+    /// Number of tokens of the step.
+    n: Val,
+}
+
+/// Emits the kernel.
+pub fn build(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Function {
+    let mut env = Env::new(name, scratch);
+    let rows = rows_of(kernel);
+    let of = |segment| Gemm { segment, form: form_for(segment, rows).expect("tiles fit") };
+    let gemms: Vec<Gemm> = kernel.segments.iter().map(of).collect();
+    let stages = gemms.iter().map(|g| STAGES * g.form.stage()).max().unwrap_or(0);
+    let bytes = stages.max(RAW_TOKENS * RAW_ROW);
+    assert!(bytes <= SHARED_BYTES, "the tiles fit shared memory");
+    let shared = env.b.shared(bytes);
+    let n = env.count(kernel.count);
+    let x = prologue::share_out(&mut env, kernel.prologue.as_ref(), &kernel.x, n);
+    let size = env.b.index(TILE_TOKENS);
+    let up = env.b.add_const(n, TILE_TOKENS as i64 - 1);
+    let columns = env.b.div(up, size);
+    for gemm in &gemms {
+        gemm.emit(&mut env, (shared, x), (n, columns));
+    }
+    env.finish()
+}
+
+impl Gemm<'_> {
+    fn emit(&self, env: &mut Env, (shared, x): (Val, Val), (n, columns): (Val, Val)) {
+        let panels = self.segment.units * self.segment.product.panels;
+        let items = env.b.mul_const(columns, panels.div_ceil(TILE_PANELS) as i64);
+        let (worker, workers) = (env.b.worker(), env.b.workers());
+        env.for_step(worker, items, workers, |env, item| {
+            let (row, column) = (env.b.div(item, columns), env.b.rem(item, columns));
+            let panel = env.b.mul_const(row, TILE_PANELS as i64);
+            let token = env.b.mul_const(column, TILE_TOKENS as i64);
+            let tile = Tile { shared, panel, token, n };
+            let sums = self.product(env, tile, x);
+            let sums = self.form.finish(env, self.segment, tile, x, sums);
+            result::emit(env, self.segment, tile, &sums);
+        });
+    }
+
+    /// The sums of a warp.
+    fn product(&self, env: &mut Env, tile: Tile, x: Val) -> Vec<Val> {
+        let (form, steps) = (&self.form, self.segment.product.k / self.form.step());
+        let copies = form.copies(env, self.segment, tile, x);
+        env.b.group_barrier();
+        for stage in 0..(STAGES - 1).min(steps) {
+            let step = env.b.index(stage);
+            self.copy(env, tile, &copies, step);
+            env.b.async_commit();
+        }
+        let zero = form.zero(env);
+        let (lo, hi, one) = (env.b.index(0), env.b.index(steps), env.b.index(1));
+        let reads = form.reads(env);
+        let sums = env.for_carried((lo, hi, one), &[zero; PANELS * COLUMNS], |env, step, sums| {
+            env.b.async_wait(STAGES as u32 - 2);
+            env.b.group_barrier();
+            let ahead = env.b.add_const(step, STAGES as i64 - 1);
+            let more = env.b.cmp(Cond::Lt, ahead, hi);
+            env.if_then(more, |env| self.copy(env, tile, &copies, ahead));
+            env.b.async_commit();
+            let stage = self.stage_at(env, tile, step);
+            form.multiply(env, stage, &reads, sums)
+        });
+        env.b.async_wait(0);
+        env.b.group_barrier();
+        sums
+    }
+
+    /// Begins the copies of step `step` (i64).
+    fn copy(&self, env: &mut Env, tile: Tile, copies: &[Pieces], step: Val) {
+        let stage = self.stage_at(env, tile, step);
+        copies.iter().for_each(|pieces| pieces.emit(env, stage, step));
+    }
+
+    /// Where a step's copies lie.
+    fn stage_at(&self, env: &mut Env, tile: Tile, step: Val) -> Val {
+        let mask = env.b.index(STAGES - 1);
+        let stage = env.b.and(step, mask);
+        env.at(tile.shared, stage, self.form.stage())
+    }
+}
+
+/// This warp's half of the panels and quarter of the tokens.
+fn warp_place(env: &mut Env) -> (Val, Val) {
+    let quarters = env.b.index(WARPS.1);
+    (env.b.div(env.group.warp, quarters), env.b.rem(env.group.warp, quarters))
+}
+
+/// Which of a pair of panels this thread has rows of, and the number of its four rows there.
+fn thread_rows(env: &mut Env) -> (Val, Val) {
+    let (row, _) = thread_of(env);
+    let four = env.b.index(4);
+    (env.b.div(row, four), env.b.rem(row, four))
+}
