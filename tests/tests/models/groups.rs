@@ -127,7 +127,7 @@ fn quantized_weights_mean_what_the_graph_says() {
     }
 }
 
-/// The form for many tokens multiplies them by tiles too; only what is looked up goes row by row.
+/// The form for many tokens multiplies them by tiles too.
 #[test]
 fn tiles_of_quantized_weights_mean_what_the_graph_says() {
     for scheme in SCHEMES.into_iter().filter(|s| !s.is_float()) {

@@ -66,7 +66,7 @@ impl Form for Floats {
     }
 
     /// The first words of a pair of panels, and the words of a token in both halves of a step.
-    fn reads(&self, env: &mut Env) -> Vec<Val> {
+    fn reads(&self, env: &mut Env, _s: &Segment, _tile: Tile) -> Vec<Val> {
         let ((half, quarter), (row, t)) = (warp_place(env), thread_of(env));
         let (panel, quad) = thread_rows(env);
         let panels = env.b.mul_const(half, PANELS as i64);
@@ -90,7 +90,7 @@ impl Form for Floats {
         reads
     }
 
-    fn multiply(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val> {
+    fn multiply(&self, env: &mut Env, (stage, _): (Val, Val), reads: &[Val], sums: &[Val]) -> Vec<Val> {
         let weights = env.b.ptr_add(stage, reads[0]);
         reads[1..].iter().enumerate().fold(sums.to_vec(), |sums, (half, rows)| {
             let rows = env.b.ptr_add(stage, *rows);

@@ -18,7 +18,6 @@ use crate::ops::gpu::fragments::{operand, thread_of};
 use crate::ops::linear::Segment;
 use crate::ops::product::CodedWeights;
 use llmc_ir::quant::Scheme;
-use std::ops::Range;
 
 /// Most blocks of k of a step.
 const BLOCKS: usize = 4;
@@ -36,6 +35,8 @@ pub(super) struct Integers {
     blocks: usize,
     /// Bytes from one row of x to the next.
     x_stride: usize,
+    /// Table of values in the call's weights, where the scheme has one.
+    table: Option<usize>,
 }
 
 /// Offsets in a stage: of codes of a panel after another, of scales and zero points likewise, of rows of x, and of
@@ -48,22 +49,23 @@ struct Places {
 }
 
 impl Integers {
-    /// Steps of as many blocks as fit; none where values are looked up, or where no steps fit.
+    /// Steps of as many blocks as fit; none where none do.
     pub(super) fn new(scheme: Scheme, k: usize, weights: Option<CodedWeights>, x_stride: usize) -> Option<Integers> {
         let layout = QuantLayout { scheme, k };
-        if scheme.is_float() || weights?.table.is_some() {
+        if scheme.is_float() {
             return None;
         }
+        let table = weights?.table;
         let fits = |form: &Integers| {
             let whole = form.blocks.is_multiple_of(form.size()) && k.is_multiple_of(form.step());
             whole && STAGES * form.stage() <= SHARED_BYTES
         };
-        [BLOCKS, BLOCKS / 2].map(|blocks| Integers { layout, blocks, x_stride }).into_iter().find(fits)
+        [BLOCKS, BLOCKS / 2].map(|blocks| Integers { layout, blocks, x_stride, table }).into_iter().find(fits)
     }
 
-    /// Blocks of a group; of what has one scale for the row, those of a step.
+    /// Blocks of a group; what has one scale for the row has groups of one.
     fn size(&self) -> usize {
-        if self.layout.is_row_scaled() { self.blocks } else { self.layout.group_blocks() }
+        if self.layout.is_row_scaled() { 1 } else { self.layout.group_blocks() }
     }
 
     /// Groups of a step.
@@ -198,21 +200,25 @@ impl Integers {
         env.b.bin(BinOp::Xor, piece, flip)
     }
 
-    /// The codes of a block of a pair of panels: four bytes of each of the thread's rows, twice.
-    fn codes(&self, env: &mut Env, vectors: &[VectorAt], (pair, block): (usize, usize)) -> [Val; 2] {
-        let rows = self.rows();
+    /// The codes of a block of a pair of panels, or what they stand for in the table: four bytes of each of the
+    /// thread's rows, twice.
+    fn codes(&self, env: &mut Env, at: &At, (pair, block): (usize, usize)) -> [Val; 2] {
+        let (rows, vectors) = (self.rows(), &at.vectors);
         let more = 2 * pair * self.codes_step() + block * self.layout.block_bytes();
         let load = |v: &VectorAt| env.b.load_with(INTS, v.base, (v.offset + more) as i32, 16, Hint::None);
         let loaded: Vec<Val> = vectors.iter().map(load).collect();
-        let (_, quad) = thread_rows(env);
-        let at = PairAt { row: env.b.mul_const(quad, ROWS.into()), part: thread_of(env).1 };
-        rows.steps(env, &loaded, at)
+        let codes = rows.steps(env, &loaded, at.place);
+        let Some(table) = self.table else { return codes };
+        let number = rows.table_number(env, at.place, at.panels[pair], (at.first, block));
+        let number = number.load(env, Hint::Constant);
+        let tables = env.ptr(Place::Weights(table));
+        rows.look_up(env, at.place, tables, number, codes)
     }
 
-    /// Adds the integer products of some blocks of a pair of panels: of the first or second two of a thread's rows.
-    fn dots(&self, env: &mut Env, at: &At, (pair, rows): (usize, u16), blocks: Range<usize>, dots: &mut [Val]) {
-        for block in blocks {
-            let [low, high] = self.codes(env, &at.vectors, (pair, block));
+    /// Adds the integer products of a group with a pair of panels: of the first or second two of a thread's rows.
+    fn dots(&self, env: &mut Env, at: &At, (pair, rows): (usize, u16), dots: &mut [Val]) {
+        for block in 0..self.size() {
+            let [low, high] = self.codes(env, at, (pair, block));
             let a = operand(env, low, high, rows);
             for (dot, b) in dots.iter_mut().zip(at.words(env, self, block)) {
                 *dot = env.b.mma(Mma::U8S8, *dot, a, b);
@@ -254,7 +260,7 @@ impl Integers {
         for rows in 0..2u16 {
             let zeros = zeros.map(|zeros| of_rows(env, zeros, rows));
             let mut dots: Vec<Val> = begin.iter().map(|v| zeros.map_or(*v, |zeros| env.b.mul(*v, zeros))).collect();
-            self.dots(env, at, (pair, rows), 0..self.size(), &mut dots);
+            self.dots(env, at, (pair, rows), &mut dots);
             let scales = of_rows(env, scales, rows);
             let own = &mut sums[usize::from(rows) * COLUMNS..][..COLUMNS];
             for (sum, dot) in own.iter_mut().zip(dots) {
@@ -264,19 +270,20 @@ impl Integers {
         }
     }
 
-    /// A group after another: they are many instructions, and more of them at once would take more registers than
-    /// there are.
-    fn groups_in_turn(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val> {
-        let (lo, hi, one) = (env.b.index(0), env.b.index(self.groups()), env.b.index(1));
-        env.for_carried((lo, hi, one), sums, |env, group, sums| {
-            let at = At::new(env, self, (stage, reads), group);
-            let begin = self.begin(env, &at);
-            let mut sums = sums.to_vec();
+    /// The products of a group added to the sums.
+    fn group(&self, env: &mut Env, at: &At, sums: &mut [Val]) {
+        if self.layout.is_row_scaled() {
             for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
-                self.scaled(env, pair, &at, &begin, sums);
+                for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
+                    self.dots(env, at, (pair, rows as u16), sums);
+                }
             }
-            sums
-        })
+            return;
+        }
+        let begin = self.begin(env, at);
+        for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
+            self.scaled(env, pair, at, &begin, sums);
+        }
     }
 
     /// Of a row of x its scale, and where sums are integers what its codes' offset adds to them.
@@ -290,9 +297,9 @@ impl Integers {
         (scale, less)
     }
 
-    /// Scales of this thread's rows of a pair of panels, where rows have one.
-    fn row_scales(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Option<Val> {
-        let ((half, _), (panel, quad)) = (warp_place(env), thread_rows(env));
+    /// Address of the panel of a pair in which this thread has rows, or of the last one.
+    fn panel(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Val {
+        let ((half, _), (panel, _)) = (warp_place(env), thread_rows(env));
         let first = env.b.mul_const(half, PANELS as i64);
         let panel = env.b.add(first, panel);
         let panel = env.b.add_const(panel, 2 * pair as i64);
@@ -300,7 +307,12 @@ impl Integers {
         let last = env.b.index(s.units * s.product.panels - 1);
         let panel = env.b.min(panel, last);
         let base = env.ptr(Place::Weights(s.weight));
-        let panel = env.at(base, panel, self.layout.panel_bytes());
+        env.at(base, panel, self.layout.panel_bytes())
+    }
+
+    /// Scales of this thread's rows of a pair of panels, where rows have one.
+    fn row_scales(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Option<Val> {
+        let (panel, (_, quad)) = (self.panel(env, s, tile, pair), thread_rows(env));
         let row = env.b.mul_const(quad, ROWS.into());
         let mut all = env.b.float(FLOATS, 0.0);
         for lane in 0..ROWS {
@@ -326,11 +338,14 @@ struct At {
     blocks: Vec<Val>,
     /// Sums of the blocks of the first token that it has results of.
     sums: Val,
+    /// Its panels in memory and the group's first block there (i64), where numbers of tables are.
+    panels: Vec<Val>,
+    first: Val,
 }
 
 impl At {
-    fn new(env: &mut Env, form: &Integers, (stage, reads): (Val, &[Val]), group: Val) -> At {
-        let [codes, sides, line, turn, sums] = *reads else { unreachable!("reads are five") };
+    fn new(env: &mut Env, form: &Integers, (stage, step): (Val, Val), reads: &[Val], group: Val) -> At {
+        let [codes, sides, line, turn, sums, ref panels @ ..] = *reads else { unreachable!("reads are five and more") };
         let [codes, sides, line, sums] = [codes, sides, line, sums].map(|offset| env.b.ptr_add(stage, offset));
         let first = env.b.mul_const(group, form.size() as i64);
         let codes = env.at(codes, first, form.layout.block_bytes());
@@ -342,7 +357,10 @@ impl At {
         let blocks = blocks.collect();
         let (_, quad) = thread_rows(env);
         let place = PairAt { row: env.b.mul_const(quad, ROWS.into()), part: thread_of(env).1 };
-        At { group, vectors: form.vectors(env, codes), place, sides, blocks, sums: env.at(sums, first, 4) }
+        let (sums, vectors) = (env.at(sums, first, 4), form.vectors(env, codes));
+        let before = env.b.mul_const(step, form.blocks as i64);
+        let first = env.b.add(before, first);
+        At { group, vectors, place, sides, blocks, sums, panels: panels.to_vec(), first }
     }
 
     /// The words of a block of each column.
@@ -404,8 +422,8 @@ impl Form for Integers {
     }
 
     /// The first panel's codes, its sides, the thread's part of the first token and the turn of its blocks, and the
-    /// sums of blocks.
-    fn reads(&self, env: &mut Env) -> Vec<Val> {
+    /// sums of blocks; its panels, where numbers of tables are read there.
+    fn reads(&self, env: &mut Env, s: &Segment, tile: Tile) -> Vec<Val> {
         let places = self.places();
         let ((half, quarter), (row, t), (panel, _)) = (warp_place(env), thread_of(env), thread_rows(env));
         let panels = env.b.mul_const(half, PANELS as i64);
@@ -423,24 +441,23 @@ impl Form for Integers {
         let first = env.b.add(token, two);
         let sums = env.b.mul_const(first, self.sums_step() as i64);
         let sums = env.b.add_const(sums, places.sums as i64);
-        vec![codes, sides, line, self.turn(env, row), sums]
+        let mut reads = vec![codes, sides, line, self.turn(env, row), sums];
+        if self.table.is_some() {
+            reads.extend((0..PANELS / 2).map(|pair| self.panel(env, s, tile, pair)));
+        }
+        reads
     }
 
-    fn multiply(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val> {
-        if !self.layout.is_row_scaled() {
-            return self.groups_in_turn(env, stage, reads, sums);
-        }
-        let all = env.b.index(0);
-        let at = At::new(env, self, (stage, reads), all);
-        let mut sums = sums.to_vec();
-        for block in 0..self.blocks {
-            for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
-                for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
-                    self.dots(env, &at, (pair, rows as u16), block..block + 1, sums);
-                }
-            }
-        }
-        sums
+    /// A group after another: they are many instructions, and more of them at once would take more registers than
+    /// there are.
+    fn multiply(&self, env: &mut Env, at: (Val, Val), reads: &[Val], sums: &[Val]) -> Vec<Val> {
+        let (lo, hi, one) = (env.b.index(0), env.b.index(self.groups()), env.b.index(1));
+        env.for_carried((lo, hi, one), sums, |env, group, sums| {
+            let at = At::new(env, self, at, reads, group);
+            let mut sums = sums.to_vec();
+            self.group(env, &at, &mut sums);
+            sums
+        })
     }
 
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val> {

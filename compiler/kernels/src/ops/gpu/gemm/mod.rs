@@ -51,12 +51,12 @@ trait Form {
     /// What sums of two rows and two columns begin with.
     fn zero(&self, env: &mut Env) -> Val;
 
-    /// Where in a stage this thread reads.
-    fn reads(&self, env: &mut Env) -> Vec<Val>;
+    /// Where in a stage this thread reads, and what else it needs of a tile.
+    fn reads(&self, env: &mut Env, s: &Segment, tile: Tile) -> Vec<Val>;
 
-    /// Adds the products of the step at `stage` to a warp's sums: for each pair of panels, each pair of rows and each
-    /// column of tokens.
-    fn multiply(&self, env: &mut Env, stage: Val, reads: &[Val], sums: &[Val]) -> Vec<Val>;
+    /// Adds the products of the step at an address, whose number (i64) comes with it, to a warp's sums: for each pair
+    /// of panels, each pair of rows and each column of tokens.
+    fn multiply(&self, env: &mut Env, at: (Val, Val), reads: &[Val], sums: &[Val]) -> Vec<Val>;
 
     /// What the products are, f32, in the order of the sums.
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val>;
@@ -159,7 +159,7 @@ impl Gemm<'_> {
         }
         let zero = form.zero(env);
         let (lo, hi, one) = (env.b.index(0), env.b.index(steps), env.b.index(1));
-        let reads = form.reads(env);
+        let reads = form.reads(env, self.segment, tile);
         let sums = env.for_carried((lo, hi, one), &[zero; PANELS * COLUMNS], |env, step, sums| {
             env.b.async_wait(STAGES as u32 - 2);
             env.b.group_barrier();
@@ -168,7 +168,7 @@ impl Gemm<'_> {
             env.if_then(more, |env| self.copy(env, tile, &copies, ahead));
             env.b.async_commit();
             let stage = self.stage_at(env, tile, step);
-            form.multiply(env, stage, &reads, sums)
+            form.multiply(env, (stage, step), &reads, sums)
         });
         env.b.async_wait(0);
         env.b.group_barrier();
