@@ -199,7 +199,9 @@ impl Schedule {
         };
         let width = width.min(max_vector_bytes);
         let tile_sums = target.has(Feature::AmxInt8) && target.has(Feature::AmxBf16);
-        let halves = target.has_byte_pairs() && !target.has(Feature::Avx512Vnni);
+        // A code generator of narrow vectors has no VPDPBUSD either.
+        let fours = target.has(Feature::Avx512Vnni) && width == 64;
+        let halves = target.has_byte_pairs() && !fours;
         let schedule = match width {
             64 if tile_sums => AMX,
             64 => AVX512,
