@@ -56,28 +56,27 @@ fn mask(width: u32) -> u32 {
     (1 << width) - 1
 }
 
-/// A block's vectors in registers.
+/// A block in memory: all rows of a panel with `lanes` of [`PANEL`], or the row whose lane `at` points to with one.
+#[derive(Clone, Copy)]
 pub struct Block {
-    bits: u32,
-    vectors: Vec<Val>,
+    /// Bits of a code.
+    pub bits: u32,
+    /// Its address.
+    pub at: Val,
+    /// Rows.
+    pub lanes: u16,
 }
 
 impl Block {
-    /// Loads the block at `ptr`: all rows of a panel with `lanes` of [`PANEL`], or the row whose lane
-    /// `ptr` points to with one.
-    pub fn load(b: &mut Builder, bits: u32, ptr: Val, lanes: u16) -> Block {
-        let ty = Ty { elem: Elem::I32, lanes };
-        let vectors = (0..bits as usize).map(|v| b.load(ty, ptr, (v * VECTOR) as i32)).collect();
-        Block { bits, vectors }
-    }
-
     /// The codes of a step, four unsigned bytes in each lane.
     pub fn step(&self, b: &mut Builder, step: usize) -> Val {
+        let ty = Ty { elem: Elem::I32, lanes: self.lanes };
         let mut codes = None;
         let mut raised = 0;
         for (plane, width) in planes(self.bits).iter().enumerate() {
             let (vector, shift) = place(self.bits, plane, step);
-            let part = piece(b, self.vectors[vector / VECTOR], *width, shift, raised);
+            let stored = b.load(ty, self.at, vector as i32);
+            let part = piece(b, stored, *width, shift, raised);
             codes = Some(codes.map_or(part, |codes| b.or(codes, part)));
             raised += width;
         }

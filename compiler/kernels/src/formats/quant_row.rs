@@ -55,7 +55,7 @@ impl QuantRow {
         let codes = env.b.ptr_add_const(self.panel, self.layout.codes());
         let codes = env.at(codes, block, self.layout.block_bytes());
         let codes = env.at(codes, self.lane, STEP);
-        let packed = Block::load(&mut env.b, self.layout.scheme.code_bits(), codes, 1);
+        let packed = Block { bits: self.layout.scheme.code_bits(), at: codes, lanes: 1 };
         let (scale, zero) = self.scale(env, block);
         for k in 0..len {
             let codes = packed.step(&mut env.b, k / STEP);

@@ -166,24 +166,29 @@ impl<'a> IntProduct<'a> {
         })
     }
 
-    /// A block (i64) of one row at `xs`: a panel's codes are used up before those of the next are decoded.
+    /// A block (i64) of one row at `xs`: a panel's codes are used up before those of the next are decoded, and each
+    /// step's before those of the next, as narrow vectors have no room for more.
     fn block_of_one(&self, env: &mut Env, panels: &[Val], block: (Val, Ahead), xs: Val, acc: &[Val]) -> Vec<Val> {
-        let inputs: Vec<Val> = (0..STEPS).map(|step| input(env, xs, STEP * step)).collect();
         let dot = |(panel, acc): (&Val, &Val)| {
-            let codes = self.decode_ahead(env, *panel, block);
-            let steps: Vec<(Val, Val)> = codes.into_iter().zip(inputs.iter().copied()).collect();
-            steps.chunks(self.together()).fold(*acc, |acc, steps| {
-                let open = self.open(env, &[acc]);
-                let dotted = steps.iter().fold(open[0], |sum, step| self.dot(env, sum, *step));
-                self.close(env, &[acc], vec![dotted])[0]
-            })
+            let mut acc = *acc;
+            let codes = self.codes_ahead(env, *panel, block);
+            for first in (0..STEPS).step_by(self.together()) {
+                let mut dotted = self.open(env, &[acc]);
+                for step in first..first + self.together() {
+                    let x = input(env, xs, STEP * step);
+                    let codes = codes.step(env, step);
+                    dotted[0] = self.dot(env, dotted[0], (codes, x));
+                }
+                acc = self.close(env, &[acc], dotted)[0];
+            }
+            acc
         };
         panels.iter().zip(acc).map(dot).collect()
     }
 
     /// A block (i64) of several rows: each element of them is loaded once for all panels.
     fn block_of_few(&self, env: &mut Env, panels: &[Val], block: (Val, Ahead), xs: Tokens, acc: &[Val]) -> Vec<Val> {
-        let codes: Vec<Vec<Val>> = panels.iter().map(|panel| self.decode_ahead(env, *panel, block)).collect();
+        let codes: Vec<Vec<Val>> = panels.iter().map(|panel| self.codes_ahead(env, *panel, block).all(env)).collect();
         (0..STEPS).step_by(self.together()).fold(acc.to_vec(), |acc, first| {
             let mut dotted = self.open(env, &acc);
             for step in first..first + self.together() {
@@ -197,11 +202,11 @@ impl<'a> IntProduct<'a> {
     }
 
     /// The codes of a block of a panel, with others asked for.
-    fn decode_ahead(&self, env: &mut Env, panel: Val, (block, ahead): (Val, Ahead)) -> Vec<Val> {
+    fn codes_ahead(&self, env: &mut Env, panel: Val, (block, ahead): (Val, Ahead)) -> Codes {
         if let Some(ahead) = ahead {
             self.prefetch(env, panel, block, ahead);
         }
-        self.decode(env, panel, block)
+        self.codes(env, panel, block)
     }
 
     /// Asks for what stands behind a block of a panel.
@@ -218,21 +223,16 @@ impl<'a> IntProduct<'a> {
         (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32, ahead.into));
     }
 
-    /// The codes of all steps of a block (i64) of a panel.
-    fn decode(&self, env: &mut Env, panel: Val, block: Val) -> Vec<Val> {
+    /// The codes of a block (i64) of a panel.
+    fn codes(&self, env: &mut Env, panel: Val, block: Val) -> Codes {
         let codes = env.b.ptr_add_const(panel, self.layout().codes());
         let at = env.at(codes, block, self.layout().block_bytes());
-        let packed = Block::load(&mut env.b, self.layout().scheme.code_bits(), at, LANES);
-        let tables: Vec<Val> = match self.table {
+        let packed = Block { bits: self.layout().scheme.code_bits(), at, lanes: LANES };
+        let tables = match self.table {
             None => vec![],
             Some(t) => (0..2).flat_map(|half| self.layout().tables(&mut env.b, t, (panel, block), half)).collect(),
         };
-        (0..STEPS)
-            .map(|step| {
-                let codes = packed.step(&mut env.b, step);
-                tables.get(step / 2).map_or(codes, |table| look_up(env, *table, codes))
-            })
-            .collect()
+        Codes { packed, tables }
     }
 
     /// Whether many rows go through the processor's tiles.
@@ -325,7 +325,7 @@ impl<'a> IntProduct<'a> {
             env.for_const(len, 1, |env, i| {
                 let block = env.b.add(first, i);
                 self.prefetch(env, panel, block, ahead);
-                let codes = self.decode(env, panel, block);
+                let codes = self.codes(env, panel, block).all(env);
                 let to = env.at(to, i, CODES);
                 codes.iter().enumerate().for_each(|(step, v)| env.b.store(*v, to, (step * VECTOR_BYTES) as i32));
             });
@@ -403,6 +403,26 @@ impl<'a> IntProduct<'a> {
                 env.b.store(y, raw, (p * VECTOR_BYTES) as i32);
             }
         });
+    }
+}
+
+/// The codes of a block of a panel, or what they stand for.
+struct Codes {
+    packed: Block,
+    /// Tables that the codes of two steps each are looked up in, if they are.
+    tables: Vec<Val>,
+}
+
+impl Codes {
+    /// Those of a step.
+    fn step(&self, env: &mut Env, step: usize) -> Val {
+        let codes = self.packed.step(&mut env.b, step);
+        self.tables.get(step / 2).map_or(codes, |table| look_up(env, *table, codes))
+    }
+
+    /// Those of all steps.
+    fn all(&self, env: &mut Env) -> Vec<Val> {
+        (0..STEPS).map(|step| self.step(env, step)).collect()
     }
 }
 

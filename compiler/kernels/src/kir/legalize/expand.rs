@@ -7,7 +7,27 @@ use super::tiles;
 use crate::kir::func::Val;
 use crate::kir::{BinOp, Builder, Cast, Cond, Elem, Op, Ty};
 
-/// The pass.
+/// What is replaced while vectors are whole: what works across their lanes or in memory.
+pub(super) struct ExpandWhole(pub Limits);
+
+impl Pass for ExpandWhole {
+    fn op(&self, b: &mut Builder, env: &Env<'_>, op: &Op, ty: Option<Ty>) -> Vec<Val> {
+        let limits = &self.0;
+        let v = |v: &Val| env.one(*v);
+        match op {
+            Op::Lookup16 { table, index } if !limits.native_lookup16 || limits.vector_bits < 512 => {
+                vec![lookup16(b, v(table), v(index))]
+            }
+            Op::Tiles { tiles: t, x, panels, sums, rows } if !limits.native_tiles => {
+                tiles::expand(b, *t, (v(x), v(panels), v(sums)), v(rows));
+                vec![]
+            }
+            _ => copy(b, env, op, ty),
+        }
+    }
+}
+
+/// What is replaced in each part of a vector for itself, so that few values are in flight.
 pub(super) struct Expand(pub Limits);
 
 impl Pass for Expand {
@@ -17,33 +37,14 @@ impl Pass for Expand {
         let new = match op {
             Op::Cast(Cast::F16ToF32, a) if !limits.native_f16 => half::to_f32(b, v(a)),
             Op::Cast(Cast::F32ToF16, a) if !limits.native_f16 => half::from_f32(b, v(a)),
-            Op::Dot2Bf16 { acc, a, b: c } => self.dot2_bf16(b, v(acc), v(a), v(c)),
-            Op::Dot4I8 { acc, a, b: c } => self.dot4_i8(b, v(acc), v(a), v(c)),
+            Op::Dot2Bf16 { acc, a, b: c } if !limits.native_dot2_bf16 => dot2_bf16(b, limits.fma, v(acc), v(a), v(c)),
+            Op::Dot4I8 { acc, a, b: c } if !limits.native_dot4_i8 => dot4_i8(b, v(acc), v(a), v(c)),
             Op::Dot2I8 { acc, a, b: c } if !limits.native_dot2_i8 => dot2_i8(b, v(acc), v(a), v(c)),
             Op::AddHalves { acc, a } if !limits.native_dot2_i8 => add_halves(b, v(acc), v(a)),
-            Op::Lookup16 { table, index } if !limits.native_lookup16 || limits.vector_bits < 512 => {
-                lookup16(b, v(table), v(index))
-            }
-            Op::Tiles { tiles: t, x, panels, sums, rows } if !limits.native_tiles => {
-                tiles::expand(b, self, *t, (v(x), v(panels), v(sums)), v(rows));
-                return vec![];
-            }
             Op::Fma(x, y, z) => fma(b, limits.fma, v(x), v(y), v(z)),
             _ => return copy(b, env, op, ty),
         };
         vec![new]
-    }
-}
-
-impl Expand {
-    /// [`Op::Dot2Bf16`], or what does the same.
-    pub(super) fn dot2_bf16(&self, b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
-        if self.0.native_dot2_bf16 { b.dot2_bf16(acc, x, y) } else { dot2_bf16(b, self.0.fma, acc, x, y) }
-    }
-
-    /// [`Op::Dot4I8`], or what does the same.
-    pub(super) fn dot4_i8(&self, b: &mut Builder, acc: Val, x: Val, y: Val) -> Val {
-        if self.0.native_dot4_i8 { b.dot4_i8(acc, x, y) } else { dot4_i8(b, acc, x, y) }
     }
 }
 

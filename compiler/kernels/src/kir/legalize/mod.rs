@@ -1,8 +1,7 @@
 //! Rewrites programs so that only what a target has remains.
 //!
-//! Three passes: `expand` replaces instructions the target lacks by sequences of others,
-//! `split` cuts vectors that are too wide into parts, `scalarize` runs what the code generator
-//! asks for lane by lane. The result computes the same bits, except that without `fma` a
+//! `expand` replaces instructions the target lacks by sequences of others, some before and most after `split` has cut
+//! vectors that are too wide into parts; `scalarize` runs what the code generator asks for lane by lane. The result computes the same bits, except that without `fma` a
 //! multiply-add rounds twice. Equal input gives equal output.
 
 mod expand;
@@ -39,7 +38,7 @@ pub struct Limits {
     pub fma: bool,
     /// Vector instructions to run lane by lane, by the type of the first operand (of the value for
     /// `Store`; the result's if there is no operand) and of the result (the first operand's if
-    /// there is none). Asked after expansion and splitting, for lane-wise instructions, loads,
+    /// there is none). Asked last, for lane-wise instructions, loads,
     /// stores and shuffles only; the lanes are joined again by `Splat` and `Insert`.
     pub scalarize: fn(&Op, Ty, Ty) -> bool,
 }
@@ -68,8 +67,9 @@ pub fn never(_op: &Op, _operand: Ty, _result: Ty) -> bool {
 pub fn legalize(program: &Program, limits: &Limits) -> Program {
     assert!(limits.vector_bits >= 128, "vectors of at least 128 bits are needed");
     let functions = program.functions.iter().map(|f| {
-        let f = rewrite::apply(&expand::Expand(*limits), f);
+        let f = rewrite::apply(&expand::ExpandWhole(*limits), f);
         let f = rewrite::apply(&split::Split(limits.vector_bits), &f);
+        let f = rewrite::apply(&expand::Expand(*limits), &f);
         rewrite::apply(&scalarize::Scalarize(limits.scalarize), &f)
     });
     Program { functions: functions.collect() }
