@@ -1,5 +1,6 @@
 //! What a thread copies for a step: pieces of lines, which are panels or tokens.
 
+use super::{TILE_TOKENS, Tile};
 use crate::env::Env;
 use crate::kir::{Cond, Val};
 
@@ -56,7 +57,23 @@ pub(super) struct Pieces {
     last_exists: Option<Val>,
 }
 
-impl Lines<'_> {
+/// The place of a piece among those of its line, and lines after which places are the same again.
+pub(super) type Placing<'a> = (&'a dyn Fn(&mut Env, Val, Val) -> Val, usize);
+
+impl<'a> Lines<'a> {
+    /// A tile's rows of x: at `x`, `stride` bytes apart, of which a step takes `step` bytes to `to` in a stage, where
+    /// they follow each other.
+    pub(super) fn of_tokens(
+        tile: Tile,
+        (x, stride): (Val, usize),
+        (step, to): (usize, usize),
+        (place, period): Placing<'a>,
+    ) -> Lines<'a> {
+        let limit = Limit::Counted(tile.n);
+        let (first, count, to) = (tile.token, TILE_TOKENS, (to, step));
+        Lines { base: x, first, count, limit, stride, step, piece: COPY, to, place, period }
+    }
+
     /// Shares out the pieces among the threads, line by line.
     pub(super) fn pieces(&self, env: &mut Env) -> Pieces {
         let (threads, each) = (env.group.threads, self.step / self.piece);

@@ -46,18 +46,8 @@ impl Form for Floats {
             place: &|env, _, piece| swizzled(env, piece),
             period: 1,
         };
-        let rows = Lines {
-            base: x,
-            first: tile.token,
-            count: TILE_TOKENS,
-            limit: Limit::Counted(tile.n),
-            stride: self.x_stride,
-            step: TOKEN_STEP,
-            piece: COPY,
-            to: (ALL_PANELS, TOKEN_STEP),
-            place: &half_swizzled,
-            period: 2,
-        };
+        let (x, to) = ((x, self.x_stride), (TOKEN_STEP, ALL_PANELS));
+        let rows = Lines::of_tokens(tile, x, to, (&half_swizzled, 2));
         vec![weights.pieces(env), rows.pieces(env)]
     }
 

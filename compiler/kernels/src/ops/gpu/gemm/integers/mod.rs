@@ -3,17 +3,17 @@
 //! Products are summed in integers: of a whole row where it has one scale, else of a group of k, whose sums begin with
 //! what takes the codes' offset out of them and are then added up in f32 in ascending order.
 
-use super::copies::{COPY, Limit, Lines, Pieces, in_order};
-use super::{
-    COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place,
-};
+mod finish;
+mod stage;
+
+use super::copies::Pieces;
+use super::{COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place};
 use crate::env::{Env, Place};
 use crate::formats::at::VectorAt;
-use crate::formats::codes::{BLOCK, planes};
+use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
 use crate::formats::quant::QuantLayout;
-use crate::kir::{BinOp, Cast, Cond, Elem, Hint, Mma, Ty, Val};
-use crate::ops::byte_rows::ByteRow;
+use crate::kir::{BinOp, Cast, Elem, Hint, Mma, Ty, Val};
 use crate::ops::gpu::fragments::{operand, thread_of};
 use crate::ops::linear::Segment;
 use crate::ops::product::CodedWeights;
@@ -37,15 +37,6 @@ pub(super) struct Integers {
     x_stride: usize,
     /// Table of values in the call's weights, where the scheme has one.
     table: Option<usize>,
-}
-
-/// Offsets in a stage: of codes of a panel after another, of scales and zero points likewise, of rows of x, and of
-/// the sums of their blocks.
-struct Places {
-    sides: usize,
-    rows: usize,
-    sums: usize,
-    end: usize,
 }
 
 impl Integers {
@@ -75,129 +66,6 @@ impl Integers {
 
     fn rows(&self) -> PairRows {
         PairRows { layout: self.layout, count: ROWS }
-    }
-
-    /// Bytes of a panel's codes in a step.
-    fn codes_step(&self) -> usize {
-        self.blocks * self.layout.block_bytes()
-    }
-
-    /// Bytes of a panel's scales, and of its zero points.
-    fn side_steps(&self) -> [usize; 2] {
-        [self.layout.group_scales(), self.layout.group_zeros()].map(|r| r.map_or(0, |(_, bytes)| self.groups() * bytes))
-    }
-
-    fn side_step(&self) -> usize {
-        self.side_steps().iter().sum()
-    }
-
-    fn token_step(&self) -> usize {
-        self.blocks * BLOCK
-    }
-
-    fn places(&self) -> Places {
-        let sides = TILE_PANELS * self.codes_step();
-        let rows = sides + TILE_PANELS * self.side_step();
-        let sums = rows + TILE_TOKENS * self.token_step();
-        let sum_bytes = if self.layout.is_row_scaled() { 0 } else { TILE_TOKENS * self.sums_step() };
-        Places { sides, rows, sums, end: sums + sum_bytes }
-    }
-
-    /// Bytes of the sums of a token's blocks.
-    fn sums_step(&self) -> usize {
-        4 * BLOCKS
-    }
-
-    /// Lines of all panels from `offset` in each on.
-    fn panels<'a>(
-        &self,
-        env: &mut Env,
-        (s, tile): (&Segment, Tile),
-        (offset, step): (usize, usize),
-        to: (usize, usize),
-        place: &'a dyn Fn(&mut Env, Val, Val) -> Val,
-    ) -> Lines<'a> {
-        let panels = s.units * s.product.panels;
-        let base = env.ptr(Place::Weights(s.weight));
-        Lines {
-            base: env.b.ptr_add_const(base, offset),
-            first: tile.panel,
-            count: TILE_PANELS,
-            limit: if panels.is_multiple_of(TILE_PANELS) { Limit::None } else { Limit::Lines(panels) },
-            stride: self.layout.panel_bytes(),
-            step,
-            piece: COPY,
-            to,
-            place,
-            period: 1,
-        }
-    }
-
-    /// The place of piece `piece` (i64) of a panel's codes: exchanged within a block so that a warp's reads fall into
-    /// different banks. See [`Self::vectors`].
-    fn code_place(&self, env: &mut Env, piece: Val) -> Val {
-        let (keep, bits) = match self.layout.scheme.code_bits() {
-            8 => (6, 8),
-            bits @ 4..=6 => (2, bits),
-            _ => return piece,
-        };
-        let size = env.b.index(4 * bits as usize);
-        let within = env.b.rem(piece, size);
-        let (by, keep) = (env.b.int(Ty::I64, 2), env.b.index(keep));
-        let flip = env.b.lshr(within, by);
-        let flip = env.b.and(flip, keep);
-        let moved = env.b.bin(BinOp::Xor, piece, flip);
-        if bits == 4 || bits == 8 {
-            return moved;
-        }
-        // Only the plane of four bits, which is the first.
-        let first = env.b.index(16);
-        let inside = env.b.cmp(Cond::Lt, within, first);
-        env.b.select(inside, moved, piece)
-    }
-
-    /// Where the vectors of this thread's codes of a panel's first block are, whose codes have been copied to `run`.
-    fn vectors(&self, env: &mut Env, run: Val) -> Vec<VectorAt> {
-        let ((_, quad), (_, t)) = (thread_rows(env), thread_of(env));
-        let (one, low) = (env.b.index(1), env.b.index(1));
-        let high = env.b.lshr(t, one);
-        let row = env.b.mul_const(quad, ROWS.into());
-        let plain = PairAt { row, part: t };
-        let flipped = |env: &mut Env, bit: Val| {
-            let flip = env.b.mul_const(bit, 2);
-            let quad = env.b.bin(BinOp::Xor, quad, flip);
-            env.b.mul_const(quad, ROWS.into())
-        };
-        if self.layout.scheme.code_bits() == 8 {
-            // Of part t the vectors are exchanged where its bit 1 is set, rows by twos where its bit 0 is.
-            let bit = env.b.and(t, low);
-            let row = flipped(env, bit);
-            let base = self.rows().vectors(env, PairAt { row, part: t }, run)[0].base;
-            let away = env.b.mul_const(high, 64);
-            let back = env.b.mul_const(high, -64);
-            let [first, second] = [away, back].map(|more| env.b.ptr_add(base, more));
-            return vec![VectorAt { base: first, offset: 0 }, VectorAt { base: second, offset: 64 }];
-        }
-        let row = flipped(env, high);
-        let moved = self.rows().vectors(env, PairAt { row, part: t }, run);
-        let plain = self.rows().vectors(env, plain, run);
-        let of_plane = |(width, (moved, plain)): (&u32, (VectorAt, VectorAt))| if *width == 4 { moved } else { plain };
-        planes(self.layout.scheme.code_bits()).iter().zip(moved.into_iter().zip(plain)).map(of_plane).collect()
-    }
-
-    /// Which block of a token's step stands in the place of block 0: of tokens whose blocks would fall into the same
-    /// banks another one.
-    fn turn(&self, env: &mut Env, token: Val) -> Val {
-        let (alike, blocks) = (env.b.index(BLOCKS / self.blocks), env.b.index(self.blocks));
-        let line = env.b.div(token, alike);
-        env.b.rem(line, blocks)
-    }
-
-    fn row_place(&self, env: &mut Env, token: Val, piece: Val) -> Val {
-        // Two pieces are a block.
-        let turn = self.turn(env, token);
-        let flip = env.b.mul_const(turn, 2);
-        env.b.bin(BinOp::Xor, piece, flip)
     }
 
     /// The codes of a block of a pair of panels, or what they stand for in the table: four bytes of each of the
@@ -285,43 +153,6 @@ impl Integers {
             self.scaled(env, pair, at, &begin, sums);
         }
     }
-
-    /// Of a row of x its scale, and where sums are integers what its codes' offset adds to them.
-    fn token_factors(&self, env: &mut Env, row: Val) -> (Val, Option<Val>) {
-        let place = ByteRow { k: self.layout.k };
-        let scale = env.b.load(Ty::F32, row, place.scale() as i32);
-        let less = self.layout.is_row_scaled().then(|| {
-            let total = env.b.load(Ty::I32, row, place.total() as i32);
-            env.b.mul_const(total, -i64::from(self.layout.offset()))
-        });
-        (scale, less)
-    }
-
-    /// Address of the panel of a pair in which this thread has rows, or of the last one.
-    fn panel(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Val {
-        let ((half, _), (panel, _)) = (warp_place(env), thread_rows(env));
-        let first = env.b.mul_const(half, PANELS as i64);
-        let panel = env.b.add(first, panel);
-        let panel = env.b.add_const(panel, 2 * pair as i64);
-        let panel = env.b.add(tile.panel, panel);
-        let last = env.b.index(s.units * s.product.panels - 1);
-        let panel = env.b.min(panel, last);
-        let base = env.ptr(Place::Weights(s.weight));
-        env.at(base, panel, self.layout.panel_bytes())
-    }
-
-    /// Scales of this thread's rows of a pair of panels, where rows have one.
-    fn row_scales(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Option<Val> {
-        let (panel, (_, quad)) = (self.panel(env, s, tile, pair), thread_rows(env));
-        let row = env.b.mul_const(quad, ROWS.into());
-        let mut all = env.b.float(FLOATS, 0.0);
-        for lane in 0..ROWS {
-            let row = env.b.add_const(row, lane.into());
-            let scale = self.layout.row_scale(&mut env.b, panel, Some(row))?;
-            all = env.b.insert(all, lane, scale);
-        }
-        Some(all)
-    }
 }
 
 /// Where a thread reads a group of a stage.
@@ -355,8 +186,7 @@ impl At {
             env.at(line, place, BLOCK)
         });
         let blocks = blocks.collect();
-        let (_, quad) = thread_rows(env);
-        let place = PairAt { row: env.b.mul_const(quad, ROWS.into()), part: thread_of(env).1 };
+        let place = thread_place(env);
         let (sums, vectors) = (env.at(sums, first, 4), form.vectors(env, codes));
         let before = env.b.mul_const(step, form.blocks as i64);
         let first = env.b.add(before, first);
@@ -382,39 +212,7 @@ impl Form for Integers {
     }
 
     fn copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces> {
-        let places = self.places();
-        let place = |env: &mut Env, _: Val, piece: Val| self.code_place(env, piece);
-        let of = (self.layout.codes(), self.codes_step());
-        let mut all = vec![self.panels(env, (s, tile), of, (0, self.codes_step()), &place).pieces(env)];
-        let [scales, zeros] = self.side_steps();
-        let regions = [(self.layout.group_scales(), scales, 0), (self.layout.group_zeros(), zeros, scales)];
-        for (region, step, before) in regions {
-            if let Some((offset, _)) = region {
-                let to = (places.sides + before, self.side_step());
-                all.push(self.panels(env, (s, tile), (offset, step), to, &in_order).pieces(env));
-            }
-        }
-        let rows = Lines {
-            base: x,
-            first: tile.token,
-            count: TILE_TOKENS,
-            limit: Limit::Counted(tile.n),
-            stride: self.x_stride,
-            step: self.token_step(),
-            piece: COPY,
-            to: (places.rows, self.token_step()),
-            place: &|env, token, piece| self.row_place(env, token, piece),
-            period: BLOCKS,
-        };
-        all.push(rows.pieces(env));
-        if !self.layout.is_row_scaled() {
-            let base = env.b.ptr_add_const(x, ByteRow { k: self.layout.k }.sums());
-            let to = (places.sums, self.sums_step());
-            let step = 4 * self.blocks;
-            let sums = Lines { base, step, piece: step.min(COPY), to, place: &in_order, ..rows };
-            all.push(sums.pieces(env));
-        }
-        all
+        self.stage_copies(env, s, tile, x)
     }
 
     fn zero(&self, env: &mut Env) -> Val {
@@ -461,49 +259,23 @@ impl Form for Integers {
     }
 
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val> {
-        let ((_, quarter), (_, t)) = (warp_place(env), thread_of(env));
-        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
-        let two = env.b.mul_const(t, 2);
-        let token = env.b.add(token, two);
-        let token = env.b.add(tile.token, token);
-        let last = env.b.add_const(tile.n, -1);
-        let columns: Vec<(Val, Option<Val>)> = (0..COLUMNS)
-            .map(|column| {
-                let factors = [0, 1].map(|odd| {
-                    let token = env.b.add_const(token, (8 * column + odd) as i64);
-                    let token = env.b.min(token, last);
-                    let row = env.at(x, token, self.x_stride);
-                    self.token_factors(env, row)
-                });
-                let [(first, less), (second, other)] = factors;
-                let less = less.zip(other).map(|(a, b)| of_columns(env, [a, b]));
-                (of_columns(env, [first, second]), less)
-            })
-            .collect();
+        let columns = self.column_factors(env, tile, x);
         let mut out = Vec::with_capacity(sums.len());
         for (pair, sums) in sums.chunks(2 * COLUMNS).enumerate() {
             let scales = self.row_scales(env, s, tile, pair);
             for (i, sum) in sums.iter().enumerate() {
-                let (factor, less) = columns[i % COLUMNS];
-                let sum = match less {
-                    Some(less) => {
-                        let exact = env.b.add(*sum, less);
-                        env.b.cast(Cast::IntToFloat, exact, FLOATS)
-                    }
-                    None => *sum,
-                };
-                let sum = match scales {
-                    Some(scales) => {
-                        let scales = of_rows(env, scales, (i / COLUMNS) as u16);
-                        env.b.mul(sum, scales)
-                    }
-                    None => sum,
-                };
-                out.push(env.b.mul(sum, factor));
+                let scales = scales.map(|scales| of_rows(env, scales, (i / COLUMNS) as u16));
+                out.push(columns[i % COLUMNS].times(env, *sum, scales));
             }
         }
         out
     }
+}
+
+/// This thread's rows of a panel, and its part of a block.
+fn thread_place(env: &mut Env) -> PairAt {
+    let ((_, quad), (_, part)) = (thread_rows(env), thread_of(env));
+    PairAt { row: env.b.mul_const(quad, ROWS.into()), part }
 }
 
 /// Of values of a thread's four rows those of the first or second two, in the order of its sums.
