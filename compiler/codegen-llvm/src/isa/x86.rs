@@ -42,8 +42,10 @@ fn limits(target: &Target) -> Limits {
     }
 }
 
+/// With tiles it has to be a processor for which LLVM does not schedule once more after registers are allocated: that
+/// renames tiles, whose shapes go with their numbers.
 fn tuning(target: &Target) -> &'static [(&'static str, &'static str)] {
-    if target.has(Feature::Avx512f) {
+    if target.has(Feature::Avx512f) || target.has(Feature::AmxTile) {
         &[("tune-cpu", "sapphirerapids"), ("prefer-vector-width", "512")]
     } else if target.has(Feature::Avx2) {
         &[("tune-cpu", "znver3")]
