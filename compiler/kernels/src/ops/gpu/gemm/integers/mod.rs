@@ -25,6 +25,8 @@ const BLOCKS: usize = 4;
 const ROWS: u16 = 4;
 
 const INTS: Ty = Ty::vector(Elem::I32, 4);
+/// The thread's part of a block of a token.
+const WORDS: Ty = Ty::vector(Elem::I32, 2);
 const FLOATS: Ty = Ty::vector(Elem::F32, 4);
 
 /// Products of quantized weights.
@@ -83,15 +85,9 @@ impl Integers {
         rows.look_up(env, at.place, tables, number, codes)
     }
 
-    /// Adds the integer products of a group with a pair of panels: of the first or second two of a thread's rows.
-    fn dots(&self, env: &mut Env, at: &At, (pair, rows): (usize, u16), dots: &mut [Val]) {
-        for block in 0..self.size() {
-            let [low, high] = self.codes(env, at, (pair, block));
-            let a = operand(env, low, high, rows);
-            for (dot, b) in dots.iter_mut().zip(at.words(env, self, block)) {
-                *dot = env.b.mma(Mma::U8S8, *dot, a, b);
-            }
-        }
+    /// The codes of a group of a pair of panels, block by block.
+    fn group_codes(&self, env: &mut Env, at: &At, pair: usize) -> Vec<[Val; 2]> {
+        (0..self.size()).map(|block| self.codes(env, at, (pair, block))).collect()
     }
 
     /// What a group's sums begin with in each column: the sums of its integers of x, times the offset or once, negative.
@@ -125,10 +121,11 @@ impl Integers {
             let zeros = side.load(env, Hint::None);
             of.zeros(env, zeros)
         });
+        let codes = self.group_codes(env, at, pair);
         for rows in 0..2u16 {
             let zeros = zeros.map(|zeros| of_rows(env, zeros, rows));
             let mut dots: Vec<Val> = begin.iter().map(|v| zeros.map_or(*v, |zeros| env.b.mul(*v, zeros))).collect();
-            self.dots(env, at, (pair, rows), &mut dots);
+            at.add_dots(env, &codes, rows, &mut dots);
             let scales = of_rows(env, scales, rows);
             let own = &mut sums[usize::from(rows) * COLUMNS..][..COLUMNS];
             for (sum, dot) in own.iter_mut().zip(dots) {
@@ -142,8 +139,9 @@ impl Integers {
     fn group(&self, env: &mut Env, at: &At, sums: &mut [Val]) {
         if self.layout.is_row_scaled() {
             for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
+                let codes = self.group_codes(env, at, pair);
                 for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
-                    self.dots(env, at, (pair, rows as u16), sums);
+                    at.add_dots(env, &codes, rows as u16, sums);
                 }
             }
             return;
@@ -165,8 +163,8 @@ struct At {
     place: PairAt,
     /// Scales and zero points of its first panel, of all groups.
     sides: Val,
-    /// Its part of each block of its first token.
-    blocks: Vec<Val>,
+    /// Its words of each block of each column.
+    words: Vec<Vec<Val>>,
     /// Sums of the blocks of the first token that it has results of.
     sums: Val,
     /// Its panels in memory and the group's first block there (i64), where numbers of tables are.
@@ -180,25 +178,29 @@ impl At {
         let [codes, sides, line, sums] = [codes, sides, line, sums].map(|offset| env.b.ptr_add(stage, offset));
         let first = env.b.mul_const(group, form.size() as i64);
         let codes = env.at(codes, first, form.layout.block_bytes());
-        let blocks = (0..form.size()).map(|block| {
+        let words = (0..form.size()).map(|block| {
             let block = env.b.add_const(first, block as i64);
             let place = env.b.bin(BinOp::Xor, turn, block);
-            env.at(line, place, BLOCK)
+            let own = env.at(line, place, BLOCK);
+            let load = |c: usize| env.b.load_with(WORDS, own, (8 * c * form.token_step()) as i32, 8, Hint::None);
+            (0..COLUMNS).map(load).collect()
         });
-        let blocks = blocks.collect();
+        let words = words.collect();
         let place = thread_place(env);
         let (sums, vectors) = (env.at(sums, first, 4), form.vectors(env, codes));
         let before = env.b.mul_const(step, form.blocks as i64);
         let first = env.b.add(before, first);
-        At { group, vectors, place, sides, blocks, sums, panels: panels.to_vec(), first }
+        At { group, vectors, place, sides, words, sums, panels: panels.to_vec(), first }
     }
 
-    /// The words of a block of each column.
-    fn words(&self, env: &mut Env, form: &Integers, block: usize) -> Vec<Val> {
-        let ty = Ty::vector(Elem::I32, 2);
-        let load =
-            |c: usize| env.b.load_with(ty, self.blocks[block], (8 * c * form.token_step()) as i32, 8, Hint::None);
-        (0..COLUMNS).map(load).collect()
+    /// Adds the products of a group's codes in integers: of the first or second two of the thread's rows.
+    fn add_dots(&self, env: &mut Env, codes: &[[Val; 2]], rows: u16, dots: &mut [Val]) {
+        for ([low, high], words) in codes.iter().zip(&self.words) {
+            let a = operand(env, *low, *high, rows);
+            for (dot, b) in dots.iter_mut().zip(words) {
+                *dot = env.b.mma(Mma::U8S8, *dot, a, *b);
+            }
+        }
     }
 }
 
