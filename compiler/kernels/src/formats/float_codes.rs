@@ -199,7 +199,12 @@ fn level(b: &mut Builder, table: Val, at: Val, shift: u32) -> Val {
     let (by, keep) = (b.index(shift as usize), b.index(15));
     let code = b.lshr(code, by);
     let code = b.and(code, keep);
-    let at = b.mul_const(code, 4);
+    level_at(b, table, code)
+}
+
+/// Level `number` (i64) of the table at `table`.
+pub(super) fn level_at(b: &mut Builder, table: Val, number: Val) -> Val {
+    let at = b.mul_const(number, 4);
     let at = b.ptr_add(table, at);
     b.load(Ty::F32, at, LEVELS as i32)
 }

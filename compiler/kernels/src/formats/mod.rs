@@ -9,6 +9,7 @@ pub mod at;
 pub mod codes;
 mod float;
 pub mod float_codes;
+pub mod float_rows;
 pub mod pairs;
 pub mod quant;
 pub mod quant_row;

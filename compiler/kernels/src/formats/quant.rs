@@ -265,6 +265,24 @@ impl QuantLayout {
         }
     }
 
+    /// The group (i64) of block `block` (i64).
+    pub(super) fn group_of(&self, b: &mut Builder, block: Val) -> Val {
+        let size = b.index(self.group_blocks());
+        b.div(block, size)
+    }
+
+    /// The scale of the elements of block `block` (i64) of the row in lane `lane` (i64) of the panel at `panel`, f32.
+    pub fn scale_of(&self, b: &mut Builder, (panel, lane): (Val, Val), block: Val) -> Val {
+        let group = self.group_of(b, block);
+        let row = self.row_scale(b, panel, Some(lane));
+        let own = self.group_scale_at(b, panel, group, Some(lane));
+        match (row, own) {
+            (Some(row), Some(own)) => b.mul(row, own),
+            (Some(scale), None) | (None, Some(scale)) => scale,
+            (None, None) => b.float(Ty::F32, 1.0),
+        }
+    }
+
     /// The zero points of group `group` (i64) as i32, where the scheme has them.
     pub fn zero_at(&self, b: &mut Builder, panel: Val, group: Val, lane: Option<Val>) -> Option<Val> {
         if self.zero_bytes() == 0 {

@@ -83,15 +83,8 @@ impl QuantRow {
 
     /// The scale of a block's elements, and the zero point where there is one.
     fn scale(&self, env: &mut Env, block: Val) -> (Val, Option<Val>) {
-        let size = env.b.index(self.layout.group_blocks());
-        let group = env.b.div(block, size);
-        let row = self.layout.row_scale(&mut env.b, self.panel, Some(self.lane));
-        let own = self.layout.group_scale_at(&mut env.b, self.panel, group, Some(self.lane));
-        let scale = match (row, own) {
-            (Some(row), Some(own)) => env.b.mul(row, own),
-            (Some(scale), None) | (None, Some(scale)) => scale,
-            (None, None) => env.b.float(Ty::F32, 1.0),
-        };
+        let group = self.layout.group_of(&mut env.b, block);
+        let scale = self.layout.scale_of(&mut env.b, (self.panel, self.lane), block);
         (scale, self.layout.zero_at(&mut env.b, self.panel, group, Some(self.lane)))
     }
 

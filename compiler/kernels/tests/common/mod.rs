@@ -1,6 +1,8 @@
 //! What several tests need.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod product;
+
 use llmc_kernels::kir::filetest::Run;
 use llmc_kernels::kir::interp::{Addr, Compiled, InterpError, Machine, Order};
 use llmc_kernels::kir::legalize::{Limits, legalize};

@@ -6,8 +6,7 @@
 
 use super::ring::Runs;
 use super::rows::Staged;
-use crate::env::{Env, WARP};
-use crate::formats::WeightFormat;
+use crate::env::Env;
 use crate::formats::at::Side;
 use crate::kir::{Cond, Elem, Hint, Mma, Ty, Val};
 use crate::layout::PANEL;
@@ -72,6 +71,8 @@ pub struct Columns {
     pub words: Val,
     /// Addresses of the sums of the columns that its results are in, where products want them.
     pub sums: Vec<Val>,
+    /// Address of the table that weights are looked up in, where they are.
+    pub table: Option<Val>,
 }
 
 /// A round of weights and what they are multiplied with.
@@ -199,7 +200,7 @@ impl Ahead for Fragments {
         let row = env.at(x, column, staged.stride(self.padded(env.group.warps())));
         let first = env.b.mul_const(env.group.warp, (self.steps * STEP * 2) as i64);
         let row = env.b.ptr_add(row, first);
-        Columns { words: env.at(row, t, 16), sums: vec![] }
+        Columns { words: env.at(row, t, 16), sums: vec![], table: None }
     }
 
     fn zero(&self, env: &mut Env) -> Vec<Val> {
@@ -241,6 +242,12 @@ pub fn operand(env: &mut Env, low: Val, high: Val, pair: u16) -> Val {
     env.b.shuffle(low, high, vec![2 * pair, 2 * pair + 1, lanes + 2 * pair, lanes + 2 * pair + 1])
 }
 
+/// Of values of a thread's rows those of the two rows of a pair, in the order of its sums.
+pub fn of_pair(env: &mut Env, values: Val, pair: u16) -> Val {
+    let (low, high) = (2 * pair, 2 * pair + 1);
+    env.b.shuffle(values, values, vec![low, low, high, high])
+}
+
 /// Stores the sums of the columns that exist as `[column][row]` at `to`; sums are those of [`Ahead::zero`].
 pub fn store(env: &mut Env, sums: &[Val], to: Val, columns: Val) {
     let (row, t) = thread_of(env);
@@ -270,69 +277,4 @@ fn column_of(env: &mut Env, sums: &[Val], odd: u16, size: u16) -> Val {
 pub fn thread_of(env: &mut Env) -> (Val, Val) {
     let (two, three) = (env.b.int(Ty::I64, 2), env.b.index(3));
     (env.b.lshr(env.group.lane, two), env.b.and(env.group.lane, three))
-}
-
-/// A warp's part of a product by multiply-adds in f32, for weights of any float format: a thread has a row
-/// of one panel and every second step of k.
-#[derive(Clone, Copy, Debug)]
-pub struct Scalars {
-    /// Format of the weights.
-    pub format: WeightFormat,
-    /// Elements of k.
-    pub k: usize,
-    /// Columns, all of which are computed.
-    pub columns: usize,
-    /// Rows of a tile, from one column's sums to the next.
-    pub rows: usize,
-}
-
-impl Scalars {
-    /// Sums of the panel at `w` over this warp's part of k with the rows of f32 at `x`, and their store as f32
-    /// `[column][row]` at `to`. Columns from `columns` (i64) on repeat the last one.
-    pub fn emit(&self, env: &mut Env, w: Val, x: Val, to: Val, columns: Val) {
-        let half = env.b.index(PANEL);
-        let (row, part) = (env.b.rem(env.group.lane, half), env.b.div(env.group.lane, half));
-        let steps = self.k.div_ceil(self.format.k_step());
-        let warps = env.group.warps();
-        let first = env.b.mul_const(env.group.warp, 2);
-        let first = env.b.add(first, part);
-        let (hi, by) = (env.b.index(steps), env.b.index(2 * warps));
-        let rows = self.rows(env, x, columns);
-        let zero = env.b.float(Ty::F32, 0.0);
-        let sums = env.for_carried((first, hi, by), &vec![zero; self.columns], |env, step, sums| {
-            let at = env.at(w, step, self.format.step_bytes());
-            let at = env.at(at, row, self.format.k_step() * self.format.elem_bytes());
-            let weights = self.format.emit_decode_lane(&mut env.b, at);
-            let mut sums = sums.to_vec();
-            for (sum, x) in sums.iter_mut().zip(&rows) {
-                let x = env.at(*x, step, 4 * self.format.k_step());
-                for (i, w) in weights.iter().enumerate() {
-                    let v = env.b.load(Ty::F32, x, 4 * i as i32);
-                    *sum = env.b.fma(*w, v, *sum);
-                }
-            }
-            sums
-        });
-        for (column, sum) in sums.into_iter().enumerate() {
-            let other = env.b.lane_xor(sum, (WARP / 2) as u8);
-            let sum = env.b.add(sum, other);
-            let zero = env.b.index(0);
-            let first = env.b.cmp(Cond::Eq, part, zero);
-            env.if_then(first, |env| {
-                let at = env.at(to, row, 4);
-                env.b.store(sum, at, (column * self.rows * 4) as i32);
-            });
-        }
-    }
-
-    fn rows(&self, env: &mut Env, x: Val, columns: Val) -> Vec<Val> {
-        let last = env.b.add_const(columns, -1);
-        (0..self.columns)
-            .map(|c| {
-                let c = env.b.index(c);
-                let c = env.b.min(c, last);
-                env.at(x, c, Staged::F32.stride(self.k))
-            })
-            .collect()
-    }
 }

@@ -7,14 +7,15 @@
 mod spread;
 
 use super::byte_rows::ByteSums;
-use super::fragments::{self, Ahead, COLUMNS, Columns, Panels, Round, first_row, operand, thread_of};
+use super::division::{Division, existing};
+use super::fragments::{self, Ahead, Columns, Panels, Round, first_row, of_pair, operand, thread_of};
 use super::ring::Runs;
 use super::rows::Staged;
 use crate::env::{Env, Place, WARP};
 use crate::formats::at::Side;
 use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
-use crate::formats::quant::{GroupScale, QuantLayout};
+use crate::formats::quant::QuantLayout;
 use crate::kir::{Cast, Elem, Hint, Mma, Ty, Val};
 use crate::ops::product::CodedWeights;
 
@@ -30,11 +31,8 @@ pub struct Integers {
     pub table: Option<usize>,
     /// Panels of a tile: 1 or 2.
     pub panels: usize,
-    /// Groups of k for each warp, those past the end counted. What has one scale for the row has groups of
-    /// a block.
-    groups: usize,
-    /// Groups of a round.
-    unroll: usize,
+    /// Groups of k. What has one scale for the row has groups of a block.
+    share: Division,
     /// Whether each group of a round has a column of the product for itself.
     spread: bool,
 }
@@ -53,35 +51,28 @@ impl Integers {
         (warps, single): (usize, bool),
     ) -> Integers {
         let table = weights.and_then(|w| w.table);
-        let mut integers = Integers { layout, table, panels, groups: 0, unroll: 1, spread: false };
-        let groups = integers.all_groups().div_ceil(warps);
-        let group_bytes = integers.size() * integers.layout.block_bytes() * panels / WARP;
-        let wide = single && !integers.is_row_scaled();
+        let size = if layout.is_row_scaled() { 1 } else { layout.group_blocks() };
+        let group_bytes = size * layout.block_bytes() * panels / WARP;
+        let wide = single && !layout.is_row_scaled();
         let bytes = if wide { 2 * ROUND } else { ROUND };
-        integers.unroll = unroll(groups, (bytes / group_bytes).clamp(1, COLUMNS));
-        integers.groups = groups.next_multiple_of(integers.unroll);
-        integers.spread = single && !integers.is_row_scaled() && !integers.is_ragged(warps);
-        integers
+        let share = Division::new((layout.blocks(), size), warps, bytes / group_bytes);
+        let spread = single && !layout.is_row_scaled() && !share.is_ragged(warps);
+        Integers { layout, table, panels, share, spread }
     }
 
     /// Whether sums stay integers to the end of a row.
     fn is_row_scaled(&self) -> bool {
-        self.layout.group_scale() == GroupScale::None
+        self.layout.is_row_scaled()
     }
 
     /// Blocks of a group.
     fn size(&self) -> usize {
-        if self.is_row_scaled() { 1 } else { self.layout.group_blocks() }
-    }
-
-    /// Groups of a row.
-    fn all_groups(&self) -> usize {
-        self.layout.blocks().div_ceil(self.size())
+        self.share.size
     }
 
     /// Elements of k of a group.
     fn group_k(&self) -> usize {
-        self.size() * BLOCK
+        self.share.group_k()
     }
 
     /// What is stored beside the integers of x.
@@ -120,25 +111,7 @@ impl Integers {
 
     /// Bytes of a panel's codes in a round.
     fn run_bytes(&self) -> usize {
-        self.unroll * self.size() * self.layout.block_bytes()
-    }
-
-    /// Whether some blocks that the warps go over do not exist.
-    fn is_ragged(&self, warps: usize) -> bool {
-        self.padded(warps) != self.layout.blocks() * BLOCK
-    }
-
-    /// The first group of a round in this warp's part.
-    fn first_group(&self, env: &mut Env, round: Val) -> Val {
-        let first = env.b.mul_const(env.group.warp, self.groups as i64);
-        let done = env.b.mul_const(round, self.unroll as i64);
-        env.b.add(first, done)
-    }
-
-    /// `first + more`, or the last of `count`.
-    fn existing(&self, env: &mut Env, first: Val, more: usize, count: usize) -> Val {
-        let (wanted, last) = (env.b.add_const(first, more as i64), env.b.index(count - 1));
-        env.b.min(wanted, last)
+        self.share.round_blocks() * self.layout.block_bytes()
     }
 
     /// Adds the products of a group, whose number in the warp's part is `k`.
@@ -227,30 +200,19 @@ impl Integers {
     }
 }
 
-/// Groups of a round, of `groups` and at most `most`: as many as leave the fewest past the end.
-fn unroll(groups: usize, most: usize) -> usize {
-    (most.div_ceil(2)..=most).rev().min_by_key(|u| groups.next_multiple_of(*u)).unwrap_or(1)
-}
-
-/// Of values of a thread's rows those of the two rows of a pair, in the order of its sums.
-fn of_pair(env: &mut Env, values: Val, pair: u16) -> Val {
-    let (low, high) = (2 * pair, 2 * pair + 1);
-    env.b.shuffle(values, values, vec![low, low, high, high])
-}
-
 impl Ahead for Integers {
     fn padded(&self, warps: usize) -> usize {
-        self.groups * warps * self.group_k()
+        self.share.padded(warps)
     }
 
     fn rounds(&self) -> usize {
-        self.groups / self.unroll
+        self.share.rounds()
     }
 
     fn runs(&self, warps: usize) -> Runs {
-        let end = self.is_ragged(warps).then(|| self.layout.panel_bytes());
+        let end = self.share.is_ragged(warps).then(|| self.layout.panel_bytes());
         let side = |region: Option<(usize, usize)>| match (end, region) {
-            (None, Some((_, bytes))) => self.unroll * bytes,
+            (None, Some((_, bytes))) => self.share.unroll * bytes,
             _ => 0,
         };
         let sides = [side(self.layout.group_scales()), side(self.layout.group_zeros())];
@@ -262,7 +224,7 @@ impl Ahead for Integers {
     }
 
     fn start(&self, env: &mut Env, round: Val) -> Val {
-        let group = self.first_group(env, round);
+        let group = self.share.first_group(env, round);
         let codes = env.b.mul_const(group, (self.size() * self.layout.block_bytes()) as i64);
         env.b.add_const(codes, self.layout.codes() as i64)
     }
@@ -270,7 +232,7 @@ impl Ahead for Integers {
     fn take(&self, env: &mut Env, run: Val) -> Vec<Val> {
         let (at, rows) = (self.at(env), self.rows());
         let places = rows.vectors(env, at, run);
-        let blocks = 0..self.unroll * self.size();
+        let blocks = 0..self.share.round_blocks();
         let mut out = Vec::new();
         for block in blocks {
             out.extend(places.iter().map(|v| {
@@ -284,12 +246,12 @@ impl Ahead for Integers {
     fn take_sides(&self, env: &mut Env, run: Val) -> Vec<Val> {
         let (at, rows, first) = (self.at(env), self.rows(), env.b.index(0));
         let base = env.b.ptr_add_const(run, self.run_bytes());
-        let beside = rows.copied_beside(base, self.unroll);
+        let beside = rows.copied_beside(base, self.share.unroll);
         if self.spread {
             return self.take_spread_sides(env, (at, rows), beside);
         }
         let mut out = Vec::new();
-        for more in 0..self.unroll {
+        for more in 0..self.share.unroll {
             out.extend(rows.scales_at(env, at, beside, (first, more)));
             out.extend(rows.zeros_at(env, at, beside, (first, more)));
         }
@@ -301,9 +263,8 @@ impl Ahead for Integers {
     }
 
     fn side_runs(&self, env: &mut Env, round: Val) -> Vec<(Val, usize)> {
-        let first = env.b.mul_const(env.group.warp, (self.groups / self.unroll) as i64);
-        let number = env.b.add(first, round);
-        let regions = self.layout.side_regions(self.unroll * self.size());
+        let number = self.share.number(env, round);
+        let regions = self.layout.side_regions(self.share.round_blocks());
         let run = |(first, bytes): (usize, usize)| {
             let at = env.b.mul_const(number, bytes as i64);
             (env.b.add_const(at, first as i64), bytes)
@@ -315,17 +276,17 @@ impl Ahead for Integers {
         if !self.has_sides() {
             return vec![];
         }
-        let (at, group, rows) = (self.at(env), self.first_group(env, round), self.rows());
-        let (panel, ragged) = (tile.pick(env), self.is_ragged(env.group.warps()));
+        let (at, group, rows) = (self.at(env), self.share.first_group(env, round), self.rows());
+        let (panel, ragged) = (tile.pick(env), self.share.is_ragged(env.group.warps()));
         let beside = rows.beside(panel);
         let mut out = Vec::new();
-        for more in 0..self.unroll {
+        for more in 0..self.share.unroll {
             let (group, more) =
-                if ragged { (self.existing(env, group, more, self.all_groups()), 0) } else { (group, more) };
+                if ragged { (existing(env, group, more, self.share.groups()), 0) } else { (group, more) };
             let first = env.b.mul_const(group, self.size() as i64);
             for block in 0..if self.table.is_some() { self.size() } else { 0 } {
                 let block = match ragged {
-                    true => (self.existing(env, first, block, self.layout.blocks()), 0),
+                    true => (existing(env, first, block, self.share.blocks), 0),
                     false => (first, more * self.size() + block),
                 };
                 out.push(rows.table_number(env, at, panel, block));
@@ -348,16 +309,16 @@ impl Ahead for Integers {
             env.at(x, i, staged.stride(k))
         };
         let own = column(env, g);
-        let own = env.at(own, env.group.warp, self.groups * self.group_k());
+        let own = env.at(own, env.group.warp, self.share.of_warp * self.group_k());
         let words = env.at(own, t, 8);
         let sums = (0..2).map(|odd| {
             let i = env.b.mul_const(t, 2);
             let i = env.b.add_const(i, odd);
             let row = column(env, i);
             let row = env.b.ptr_add_const(row, self.sums().sums(k));
-            env.at(row, env.group.warp, 4 * self.groups)
+            env.at(row, env.group.warp, 4 * self.share.of_warp)
         });
-        Columns { words, sums: sums.collect() }
+        Columns { words, sums: sums.collect(), table: None }
     }
 
     fn zero(&self, env: &mut Env) -> Vec<Val> {
@@ -376,9 +337,9 @@ impl Ahead for Integers {
         if self.spread {
             return self.multiply_spread(env, round, sums);
         }
-        let (at, first) = (self.at(env), env.b.mul_const(round.number, self.unroll as i64));
+        let (at, first) = (self.at(env), env.b.mul_const(round.number, self.share.unroll as i64));
         let (codes, side) = (self.vectors_of_group(), self.sides_of_group());
-        (0..self.unroll).fold(sums.to_vec(), |sums, i| {
+        (0..self.share.unroll).fold(sums.to_vec(), |sums, i| {
             let own = (&round.codes[i * codes..][..codes], &round.side[i * side..][..side]);
             self.group(env, at, own, (round.x, (first, i)), &sums)
         })

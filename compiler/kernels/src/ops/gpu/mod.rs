@@ -5,6 +5,8 @@
 
 pub mod attention;
 pub mod byte_rows;
+pub mod coded;
+pub mod division;
 pub mod flash;
 pub mod fragments;
 pub mod gemm;
@@ -16,6 +18,7 @@ pub mod reduce;
 pub mod ring;
 pub mod rows;
 pub mod sample;
+pub mod scalars;
 
 /// Shared memory that a kernel may use on every GPU that PTX for compute capability 8.0 runs on.
 pub const SHARED_BYTES: usize = 98 * 1024;

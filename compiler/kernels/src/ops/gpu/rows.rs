@@ -98,14 +98,10 @@ impl Stage<'_> {
         if self.copies() {
             env.b.group_barrier();
         }
-        let stride = self.staged.stride(self.padded);
-        for plane in 0..self.staged.planes() {
-            let to = env.b.ptr_add_const(to, plane * stride);
-            each(env, self.x.width..self.padded, |env, i| {
-                let zero = env.b.float(Ty::F32, 0.0);
-                self.put(env, to, i, zero);
-            });
-        }
+        each(env, self.x.width..self.padded, |env, i| {
+            let zero = env.b.float(Ty::F32, 0.0);
+            self.put(env, to, i, zero);
+        });
     }
 
     /// Elements per load: as many as divide the row.
@@ -143,7 +139,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Stores element `i` (i64) of a row.
+    /// Stores element `i` (i64) of a row, in all its planes.
     fn put(&self, env: &mut Env, to: Val, i: Val, v: Val) {
         match self.staged {
             Staged::F32 => env.store_row(RowElem::F32, v, to, i),

@@ -1,8 +1,9 @@
 //! What a thread copies for a step: pieces of lines, which are panels or tokens.
 
-use super::{TILE_TOKENS, Tile};
-use crate::env::Env;
+use super::{TILE_PANELS, TILE_TOKENS, Tile};
+use crate::env::{Env, Place};
 use crate::kir::{Cond, Val};
+use crate::ops::linear::Segment;
 
 /// Bytes of the largest copy.
 pub(super) const COPY: usize = 16;
@@ -60,7 +61,32 @@ pub(super) struct Pieces {
 /// The place of a piece among those of its line, and lines after which places are the same again.
 pub(super) type Placing<'a> = (&'a dyn Fn(&mut Env, Val, Val) -> Val, usize);
 
+/// What a step takes of each panel.
+pub(super) struct PanelPart {
+    /// Where in a panel the first step's bytes are.
+    pub offset: usize,
+    /// Bytes of a step.
+    pub step: usize,
+    /// Where in a stage the first panel's go, and bytes from one panel's to the next there.
+    pub to: (usize, usize),
+}
+
 impl<'a> Lines<'a> {
+    /// A part of a tile's panels.
+    pub(super) fn of_panels(
+        env: &mut Env,
+        (s, tile): (&Segment, Tile),
+        PanelPart { offset, step, to }: PanelPart,
+        (place, period): Placing<'a>,
+    ) -> Lines<'a> {
+        let panels = s.units * s.product.panels;
+        let limit = if panels.is_multiple_of(TILE_PANELS) { Limit::None } else { Limit::Lines(panels) };
+        let base = env.ptr(Place::Weights(s.weight));
+        let base = env.b.ptr_add_const(base, offset);
+        let stride = s.product.format.panel_bytes(s.product.k);
+        Lines { base, first: tile.panel, count: TILE_PANELS, limit, stride, step, piece: COPY, to, place, period }
+    }
+
     /// A tile's rows of x: at `x`, `stride` bytes apart, of which a step takes `step` bytes to `to` in a stage, where
     /// they follow each other.
     pub(super) fn of_tokens(

@@ -1,8 +1,8 @@
 //! Tiles of bf16: a word is two elements of k.
 
-use super::copies::{COPY, Limit, Lines, Pieces};
-use super::{COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place};
-use crate::env::{Env, Place};
+use super::copies::{COPY, Lines, PanelPart, Pieces};
+use super::{COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, token_swizzled, warp_place};
+use crate::env::Env;
 use crate::kir::{BinOp, Elem, Hint, Mma, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::gpu::fragments::{STEP as HALF, thread_of};
@@ -17,8 +17,6 @@ const ALL_PANELS: usize = TILE_PANELS * PANEL_STEP;
 
 /// Products of weights in bf16.
 pub(super) struct Floats {
-    /// Elements of a row.
-    pub k: usize,
     /// Bytes from one row of x to the next.
     pub x_stride: usize,
 }
@@ -33,21 +31,10 @@ impl Form for Floats {
     }
 
     fn copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces> {
-        let panels = s.units * s.product.panels;
-        let weights = Lines {
-            base: env.ptr(Place::Weights(s.weight)),
-            first: tile.panel,
-            count: TILE_PANELS,
-            limit: if panels.is_multiple_of(TILE_PANELS) { Limit::None } else { Limit::Lines(panels) },
-            stride: s.product.format.panel_bytes(self.k),
-            step: PANEL_STEP,
-            piece: COPY,
-            to: (0, PANEL_STEP),
-            place: &|env, _, piece| swizzled(env, piece),
-            period: 1,
-        };
+        let part = PanelPart { offset: 0, step: PANEL_STEP, to: (0, PANEL_STEP) };
+        let weights = Lines::of_panels(env, (s, tile), part, (&|env, _, piece| swizzled(env, piece), 1));
         let (x, to) = ((x, self.x_stride), (TOKEN_STEP, ALL_PANELS));
-        let rows = Lines::of_tokens(tile, x, to, (&half_swizzled, 2));
+        let rows = Lines::of_tokens(tile, x, to, (&token_swizzled, 2));
         vec![weights.pieces(env), rows.pieces(env)]
     }
 
@@ -73,7 +60,7 @@ impl Form for Floats {
         let mut reads = vec![env.b.add(panel, piece)];
         for first in [0, 4] {
             let piece = env.b.add_const(t, first);
-            let piece = half_swizzled(env, token, piece);
+            let piece = token_swizzled(env, token, piece);
             let within = env.b.mul_const(piece, COPY as i64);
             reads.push(env.b.add(line, within));
         }
@@ -92,14 +79,6 @@ impl Form for Floats {
     fn finish(&self, _env: &mut Env, _s: &Segment, _tile: Tile, _x: Val, sums: Vec<Val>) -> Vec<Val> {
         sums
     }
-}
-
-/// The place of piece `piece` (i64) of a token's step: of every second token the halves are exchanged.
-fn half_swizzled(env: &mut Env, token: Val, piece: Val) -> Val {
-    let (one, by) = (env.b.index(1), env.b.int(Ty::I64, 2));
-    let odd = env.b.and(token, one);
-    let flip = env.b.bin(BinOp::Shl, odd, by);
-    env.b.bin(BinOp::Xor, piece, flip)
 }
 
 /// The place of piece `piece` (i64) of a panel's step: the pieces of every second two words are exchanged by

@@ -5,19 +5,23 @@
 //! quarter of the tokens. Sums then go through shared memory to the epilogue, which sees whole units. What a step is
 //! made of and how it is multiplied is a [`Form`]'s.
 
+mod coded;
 mod copies;
 mod floats;
 mod integers;
 mod result;
+mod rows;
 
 use super::SHARED_BYTES;
 use super::fragments::thread_of;
-use crate::env::{Env, RowElem, Scratch, WARP};
+use crate::env::{Env, Place, RowElem, Scratch, WARP};
 use crate::formats::WeightFormat;
-use crate::kir::{Cond, Function, Val};
+use crate::formats::float_rows::{self, FloatRows, TABLE_BYTES};
+use crate::kir::{BinOp, Cond, Function, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::linear::{LinearKernel, Segment};
 use crate::ops::prologue;
+use coded::Coded;
 use copies::Pieces;
 use floats::Floats;
 use integers::Integers;
@@ -60,19 +64,25 @@ trait Form {
 
     /// What the products are, f32, in the order of the sums.
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val>;
+
+    /// Whether weights are looked up in a table in shared memory.
+    fn has_table(&self) -> bool {
+        false
+    }
 }
 
 /// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`.
 fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize)) -> Option<Box<dyn Form>> {
     let form: Box<dyn Form> = match (s.product.format, elem) {
-        (WeightFormat::Bf16, RowElem::Bf16) => Box::new(Floats { k: s.product.k, x_stride }),
+        (WeightFormat::Bf16, RowElem::Bf16) => Box::new(Floats { x_stride }),
+        (format, RowElem::Bf16) if FloatRows::takes(format) => Box::new(Coded::new(format, s.product.k, x_stride)),
         (WeightFormat::Quant(scheme), RowElem::Bytes) => {
             Box::new(Integers::new(scheme, s.product.k, s.product.coded, x_stride)?)
         }
         _ => return None,
     };
     let fits = s.product.k.is_multiple_of(form.step())
-        && STAGES * form.stage() <= SHARED_BYTES
+        && STAGES * form.stage() + TABLE_BYTES <= SHARED_BYTES
         && s.product.panels <= TILE_PANELS
         && TILE_PANELS.is_multiple_of(s.product.panels);
     fits.then_some(form)
@@ -101,8 +111,9 @@ struct Gemm<'a> {
 /// What a tile works on.
 #[derive(Clone, Copy)]
 struct Tile {
-    /// Beginning of shared memory.
+    /// Beginning of shared memory, and the table there.
     shared: Val,
+    table: Val,
     /// First panel of the segment's, and first token.
     panel: Val,
     token: Val,
@@ -118,21 +129,29 @@ pub fn build(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Function {
     let gemms: Vec<Gemm> = kernel.segments.iter().map(of).collect();
     let stages = gemms.iter().map(|g| STAGES * g.form.stage()).max().unwrap_or(0);
     let bytes = stages.max(RAW_TOKENS * RAW_ROW);
-    assert!(bytes <= SHARED_BYTES, "the tiles fit shared memory");
-    let shared = env.b.shared(bytes);
+    let with_table = gemms.iter().find(|g| g.form.has_table()).and_then(|g| g.segment.product.coded?.table);
+    let table_bytes = with_table.map_or(0, |_| TABLE_BYTES);
+    assert!(bytes + table_bytes <= SHARED_BYTES, "the tiles fit shared memory");
+    let shared = env.b.shared(bytes + table_bytes);
+    let table = env.b.ptr_add_const(shared, bytes);
+    if let Some(levels) = with_table {
+        env.b.group_barrier();
+        let levels = env.ptr(Place::Weights(levels));
+        float_rows::store_table(&mut env, table, levels);
+    }
     let n = env.count(kernel.count);
     let x = prologue::share_out(&mut env, kernel.prologue.as_ref(), &kernel.x, n);
     let size = env.b.index(TILE_TOKENS);
     let up = env.b.add_const(n, TILE_TOKENS as i64 - 1);
     let columns = env.b.div(up, size);
     for gemm in &gemms {
-        gemm.emit(&mut env, (shared, x), (n, columns));
+        gemm.emit(&mut env, (shared, table), x, (n, columns));
     }
     env.finish()
 }
 
 impl Gemm<'_> {
-    fn emit(&self, env: &mut Env, (shared, x): (Val, Val), (n, columns): (Val, Val)) {
+    fn emit(&self, env: &mut Env, (shared, table): (Val, Val), x: Val, (n, columns): (Val, Val)) {
         let panels = self.segment.units * self.segment.product.panels;
         let items = env.b.mul_const(columns, panels.div_ceil(TILE_PANELS) as i64);
         let (worker, workers) = (env.b.worker(), env.b.workers());
@@ -140,7 +159,7 @@ impl Gemm<'_> {
             let (row, column) = (env.b.div(item, columns), env.b.rem(item, columns));
             let panel = env.b.mul_const(row, TILE_PANELS as i64);
             let token = env.b.mul_const(column, TILE_TOKENS as i64);
-            let tile = Tile { shared, panel, token, n };
+            let tile = Tile { shared, table, panel, token, n };
             let sums = self.product(env, tile, x);
             let sums = self.form.finish(env, self.segment, tile, x, sums);
             result::emit(env, self.segment, tile, &sums);
@@ -200,4 +219,12 @@ fn thread_rows(env: &mut Env) -> (Val, Val) {
     let (row, _) = thread_of(env);
     let four = env.b.index(4);
     (env.b.div(row, four), env.b.rem(row, four))
+}
+
+/// The place of piece `piece` (i64) of a token's step of bf16: of every second token each two blocks are exchanged.
+fn token_swizzled(env: &mut Env, token: Val, piece: Val) -> Val {
+    let (one, by) = (env.b.index(1), env.b.int(Ty::I64, 2));
+    let odd = env.b.and(token, one);
+    let flip = env.b.bin(BinOp::Shl, odd, by);
+    env.b.bin(BinOp::Xor, piece, flip)
 }

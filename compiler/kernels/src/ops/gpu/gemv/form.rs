@@ -3,12 +3,15 @@
 use super::COARSE;
 use crate::env::RowElem;
 use crate::formats::WeightFormat;
+use crate::formats::float_rows::FloatRows;
 use crate::formats::quant::QuantLayout;
 use crate::kir::Elem;
 use crate::layout::PANEL;
-use crate::ops::gpu::fragments::{Ahead, Fragments, Scalars};
+use crate::ops::gpu::coded::Coded;
+use crate::ops::gpu::fragments::{Ahead, Fragments};
 use crate::ops::gpu::integers::Integers;
 use crate::ops::gpu::rows::Staged;
+use crate::ops::gpu::scalars::Scalars;
 use crate::ops::linear::LinearKernel;
 
 /// What a kernel's tiles are made of.
@@ -16,6 +19,7 @@ use crate::ops::linear::LinearKernel;
 pub(super) enum Form {
     Matrix(Fragments),
     Integer(Integers),
+    Coded(Coded),
     Scalar(Scalars),
 }
 
@@ -25,6 +29,7 @@ impl Form {
         match self {
             Form::Matrix(f) => Some(f),
             Form::Integer(f) => Some(f),
+            Form::Coded(f) => Some(f),
             Form::Scalar(_) => None,
         }
     }
@@ -41,7 +46,9 @@ impl Form {
 /// How a kernel's tiles are multiplied, what is staged for it, and panels of a tile.
 pub(super) fn form_for(kernel: &LinearKernel, warps: usize) -> (Form, Staged, usize) {
     let first = &kernel.segments[0].product;
-    if let WeightFormat::Quant(scheme) = first.format {
+    if let WeightFormat::Quant(scheme) = first.format
+        && !scheme.is_float()
+    {
         let panels = tile_panels(kernel, true);
         let integers = Integers::new(QuantLayout { scheme, k: first.k }, first.coded, panels, (warps, kernel.single));
         return (Form::Integer(integers), Staged::Bytes(integers.sums()), panels);
@@ -51,13 +58,18 @@ pub(super) fn form_for(kernel: &LinearKernel, warps: usize) -> (Form, Staged, us
         return (scalar_form_for(kernel).0, staged, tile_panels(kernel, false));
     }
     let panels = tile_panels(kernel, true);
-    (Form::Matrix(Fragments::new(first.k, panels, warps)), staged, panels)
+    let form = match FloatRows::takes(first.format) {
+        true => Form::Coded(Coded::new(first.format, first.k, panels, warps)),
+        false => Form::Matrix(Fragments::new(first.k, panels, warps)),
+    };
+    (form, staged, panels)
 }
 
 /// The same by multiply-adds in f32, whose rows take less room than those in several parts.
 pub(super) fn scalar_form_for(kernel: &LinearKernel) -> (Form, Staged, usize) {
     let (first, panels) = (&kernel.segments[0].product, tile_panels(kernel, false));
-    let scalars = Scalars { format: first.format, k: first.k, columns: 1, rows: panels * PANEL };
+    let table = first.coded.and_then(|weights| weights.table);
+    let scalars = Scalars { format: first.format, table, k: first.k, columns: 1, rows: panels * PANEL };
     (Form::Scalar(scalars), Staged::F32, panels)
 }
 
@@ -65,10 +77,10 @@ pub(super) fn scalar_form_for(kernel: &LinearKernel) -> (Form, Staged, usize) {
 fn staged_for(format: WeightFormat, kernel: &LinearKernel) -> Staged {
     let elem = kernel.prologue.as_ref().map_or(kernel.x.elem, |p| p.elem);
     match (format, elem) {
-        (WeightFormat::Bf16, RowElem::Bf16) => Staged::Bf16,
-        (WeightFormat::Bf16, RowElem::F32) => Staged::Bf16Split,
-        (_, RowElem::Bf16InF32) => Staged::Bf16InF32,
-        _ => Staged::F32,
+        (WeightFormat::F32, RowElem::Bf16InF32) => Staged::Bf16InF32,
+        (WeightFormat::F32, _) => Staged::F32,
+        (_, RowElem::F32) => Staged::Bf16Split,
+        _ => Staged::Bf16,
     }
 }
 

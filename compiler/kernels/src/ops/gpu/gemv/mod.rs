@@ -14,6 +14,7 @@ use super::fragments::COLUMNS;
 use super::rows::{Stage, Staged};
 use super::{REDUCE_BYTES, ring::Ring};
 use crate::env::{Env, Place, Scratch, WARP};
+use crate::formats::float_rows;
 use crate::kir::{Cast, Cond, Function, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::linear::{LinearKernel, Segment};
@@ -163,7 +164,26 @@ impl<'a> Gemv<'a> {
     }
 
     fn padded(&self) -> usize {
-        self.form.ahead().map_or(self.k(), |f| f.padded(self.warps))
+        match &self.form {
+            Form::Scalar(f) => f.padded(),
+            _ => self.form.ahead().map_or(self.k(), |f| f.padded(self.warps)),
+        }
+    }
+
+    /// Bytes of the table that weights are looked up in, before the staged rows.
+    fn table_bytes(&self) -> usize {
+        if let Form::Coded(f) = &self.form { f.table_bytes() } else { 0 }
+    }
+
+    /// Makes that table.
+    fn store_table(&self, env: &mut Env, x: Val) {
+        let bytes = self.table_bytes();
+        let table = self.kernel.segments[0].product.coded.and_then(|weights| weights.table);
+        if let (true, Some(table)) = (bytes > 0, table) {
+            let (before, levels) = (env.b.int(Ty::I64, -(bytes as i64)), env.ptr(Place::Weights(table)));
+            let to = env.b.ptr_add(x, before);
+            float_rows::store_table(env, to, levels);
+        }
     }
 
     fn rows(&self) -> usize {
@@ -180,7 +200,11 @@ impl<'a> Gemv<'a> {
     }
 
     fn bytes_for(&self, tokens: usize) -> usize {
-        REDUCE_BYTES + self.x_bytes(tokens) + CHUNK * self.tile_bytes(tokens) + CHUNK * tokens * self.rows() * 4
+        REDUCE_BYTES
+            + self.table_bytes()
+            + self.x_bytes(tokens)
+            + CHUNK * self.tile_bytes(tokens)
+            + CHUNK * tokens * self.rows() * 4
     }
 
     fn shared_bytes(&self) -> usize {
@@ -191,7 +215,7 @@ impl<'a> Gemv<'a> {
         let n = env.count(self.kernel.count);
         let all = self.share(env);
         let ranges = self.ranges(env, all);
-        let x = env.b.ptr_add_const(shared, REDUCE_BYTES);
+        let x = env.b.ptr_add_const(shared, REDUCE_BYTES + self.table_bytes());
         let partial = env.b.ptr_add_const(x, self.x_bytes(self.tokens));
         let zero = env.b.index(0);
         env.for_range(zero, n, self.tokens, |env, first| {
@@ -261,6 +285,7 @@ impl<'a> Gemv<'a> {
         }
         let state = self.begin(env, all);
         env.b.group_barrier();
+        self.store_table(env, at.x);
         let norm = self.kernel.prologue.as_ref().and_then(|p| p.norm);
         let stage = Stage { x: &self.kernel.x, norm, staged: self.staged, padded: self.padded() };
         stage.emit(env, at.shared, at.x, at.tokens);

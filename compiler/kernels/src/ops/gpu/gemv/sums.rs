@@ -55,6 +55,10 @@ impl Gemv<'_> {
                     let row = self.row_of(env, s, tile, e);
                     f.finish(env, total, row, x)
                 }
+                Form::Coded(f) => {
+                    let row = self.row_of(env, s, tile, e);
+                    f.finish(env, total, row)
+                }
                 _ => total,
             };
             let to = env.at(to, e, 4);

@@ -15,22 +15,22 @@ impl Integers {
         let k = self.padded_k(env);
         let (g, t) = thread_of(env);
         let group = self.group_of(env, g);
-        let own = env.at(x, env.group.warp, self.groups * self.group_k());
+        let own = env.at(x, env.group.warp, self.share.of_warp * self.group_k());
         let own = env.at(own, group, self.group_k());
         let words = env.at(own, t, 8);
         let sums = env.b.ptr_add_const(x, self.sums().sums(k));
-        let sums = env.at(sums, env.group.warp, 4 * self.groups);
+        let sums = env.at(sums, env.group.warp, 4 * self.share.of_warp);
         let sums = self.own_groups(env).map(|group| env.at(sums, group, 4));
-        Columns { words, sums: sums.to_vec() }
+        Columns { words, sums: sums.to_vec(), table: None }
     }
 
     fn padded_k(&self, env: &Env) -> usize {
-        self.groups * env.group.warps() * self.group_k()
+        self.share.padded(env.group.warps())
     }
 
     /// The group of a column, or the last one of a round.
     fn group_of(&self, env: &mut Env, column: Val) -> Val {
-        let last = env.b.index(self.unroll - 1);
+        let last = env.b.index(self.share.unroll - 1);
         env.b.min(column, last)
     }
 
@@ -75,7 +75,7 @@ impl Integers {
 
     /// The words of x of this thread's group, block by block.
     fn own_words(&self, env: &mut Env, round: &Round<'_>) -> Vec<Val> {
-        let words = env.at(round.x.words, round.number, self.unroll * self.group_k());
+        let words = env.at(round.x.words, round.number, self.share.unroll * self.group_k());
         let load =
             |block: usize| env.b.load_with(Ty::vector(Elem::I32, 2), words, (block * BLOCK) as i32, 8, Hint::None);
         (0..self.size()).map(load).collect()
@@ -87,10 +87,10 @@ impl Integers {
         let none = env.b.int(Ty::I32, 0);
         let columns: Vec<Val> = (0..2)
             .map(|odd| {
-                let at = env.at(round.x.sums[odd], round.number, 4 * self.unroll);
+                let at = env.at(round.x.sums[odd], round.number, 4 * self.share.unroll);
                 let sum = env.b.load(Ty::I32, at, 0);
                 let column = env.b.mul_const(t, 2);
-                let end = env.b.index(self.unroll - odd.min(self.unroll));
+                let end = env.b.index(self.share.unroll - odd.min(self.share.unroll));
                 let exists = env.b.cmp(Cond::Lt, column, end);
                 env.b.select(exists, sum, none)
             })

@@ -1,13 +1,11 @@
 //! From sums to products: what is left are factors of whole rows.
 
-use super::super::{COLUMNS, PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place};
-use super::{FLOATS, Integers, ROWS, of_columns, thread_place};
-use crate::env::{Env, Place};
-use crate::formats::pairs::PairAt;
+use super::super::{COLUMNS, TILE_TOKENS, Tile, WARPS, warp_place};
+use super::{FLOATS, Integers, of_columns};
+use crate::env::Env;
 use crate::kir::{Cast, Ty, Val};
 use crate::ops::byte_rows::ByteRow;
 use crate::ops::gpu::fragments::thread_of;
-use crate::ops::linear::Segment;
 
 /// What the rows of x in a thread's two columns contribute, in the order of its sums.
 pub(super) struct Factors {
@@ -63,30 +61,5 @@ impl Integers {
             env.b.mul_const(total, -i64::from(self.layout.offset()))
         });
         (scale, less)
-    }
-
-    /// Address of the panel of a pair in which this thread has rows, or of the last one.
-    pub(super) fn panel(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Val {
-        let ((half, _), (panel, _)) = (warp_place(env), thread_rows(env));
-        let first = env.b.mul_const(half, PANELS as i64);
-        let panel = env.b.add(first, panel);
-        let panel = env.b.add_const(panel, 2 * pair as i64);
-        let panel = env.b.add(tile.panel, panel);
-        let last = env.b.index(s.units * s.product.panels - 1);
-        let panel = env.b.min(panel, last);
-        let base = env.ptr(Place::Weights(s.weight));
-        env.at(base, panel, self.layout.panel_bytes())
-    }
-
-    /// Scales of this thread's rows of a pair of panels, where rows have one.
-    pub(super) fn row_scales(&self, env: &mut Env, s: &Segment, tile: Tile, pair: usize) -> Option<Val> {
-        let (panel, PairAt { row, .. }) = (self.panel(env, s, tile, pair), thread_place(env));
-        let mut all = env.b.float(FLOATS, 0.0);
-        for lane in 0..ROWS {
-            let row = env.b.add_const(row, lane.into());
-            let scale = self.layout.row_scale(&mut env.b, panel, Some(row))?;
-            all = env.b.insert(all, lane, scale);
-        }
-        Some(all)
     }
 }

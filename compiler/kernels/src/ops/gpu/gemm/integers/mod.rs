@@ -7,6 +7,7 @@ mod finish;
 mod stage;
 
 use super::copies::Pieces;
+use super::rows::{ROWS, panel_of, panel_scales, thread_place};
 use super::{COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place};
 use crate::env::{Env, Place};
 use crate::formats::at::VectorAt;
@@ -14,15 +15,13 @@ use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{BinOp, Cast, Elem, Hint, Mma, Ty, Val};
-use crate::ops::gpu::fragments::{operand, thread_of};
+use crate::ops::gpu::fragments::{of_pair, operand, thread_of};
 use crate::ops::linear::Segment;
 use crate::ops::product::CodedWeights;
 use llmc_ir::quant::Scheme;
 
 /// Most blocks of k of a step.
 const BLOCKS: usize = 4;
-/// Rows of weights that a thread has of a pair of panels.
-const ROWS: u16 = 4;
 
 const INTS: Ty = Ty::vector(Elem::I32, 4);
 /// The thread's part of a block of a token.
@@ -123,10 +122,10 @@ impl Integers {
         });
         let codes = self.group_codes(env, at, pair);
         for rows in 0..2u16 {
-            let zeros = zeros.map(|zeros| of_rows(env, zeros, rows));
+            let zeros = zeros.map(|zeros| of_pair(env, zeros, rows));
             let mut dots: Vec<Val> = begin.iter().map(|v| zeros.map_or(*v, |zeros| env.b.mul(*v, zeros))).collect();
             at.add_dots(env, &codes, rows, &mut dots);
-            let scales = of_rows(env, scales, rows);
+            let scales = of_pair(env, scales, rows);
             let own = &mut sums[usize::from(rows) * COLUMNS..][..COLUMNS];
             for (sum, dot) in own.iter_mut().zip(dots) {
                 let exact = env.b.cast(Cast::IntToFloat, dot, FLOATS);
@@ -243,7 +242,7 @@ impl Form for Integers {
         let sums = env.b.add_const(sums, places.sums as i64);
         let mut reads = vec![codes, sides, line, self.turn(env, row), sums];
         if self.table.is_some() {
-            reads.extend((0..PANELS / 2).map(|pair| self.panel(env, s, tile, pair)));
+            reads.extend((0..PANELS / 2).map(|pair| panel_of(env, (s, tile), pair)));
         }
         reads
     }
@@ -264,26 +263,14 @@ impl Form for Integers {
         let columns = self.column_factors(env, tile, x);
         let mut out = Vec::with_capacity(sums.len());
         for (pair, sums) in sums.chunks(2 * COLUMNS).enumerate() {
-            let scales = self.row_scales(env, s, tile, pair);
+            let scales = panel_scales(env, (s, tile), &self.layout, pair);
             for (i, sum) in sums.iter().enumerate() {
-                let scales = scales.map(|scales| of_rows(env, scales, (i / COLUMNS) as u16));
+                let scales = scales.map(|scales| of_pair(env, scales, (i / COLUMNS) as u16));
                 out.push(columns[i % COLUMNS].times(env, *sum, scales));
             }
         }
         out
     }
-}
-
-/// This thread's rows of a panel, and its part of a block.
-fn thread_place(env: &mut Env) -> PairAt {
-    let ((_, quad), (_, part)) = (thread_rows(env), thread_of(env));
-    PairAt { row: env.b.mul_const(quad, ROWS.into()), part }
-}
-
-/// Of values of a thread's four rows those of the first or second two, in the order of its sums.
-fn of_rows(env: &mut Env, values: Val, rows: u16) -> Val {
-    let (low, high) = (2 * rows, 2 * rows + 1);
-    env.b.shuffle(values, values, vec![low, low, high, high])
 }
 
 /// Values of a thread's two columns in the order of its sums.

@@ -1,9 +1,10 @@
 //! Where things lie in a stage of bytes, and what is copied there.
 
-use super::super::copies::{COPY, Limit, Lines, Pieces, in_order};
+use super::super::copies::{COPY, Lines, PanelPart, Pieces, in_order};
+use super::super::rows::{ROWS, thread_place};
 use super::super::{TILE_PANELS, TILE_TOKENS, Tile};
-use super::{BLOCKS, Integers, ROWS, thread_place};
-use crate::env::{Env, Place};
+use super::{BLOCKS, Integers};
+use crate::env::Env;
 use crate::formats::at::VectorAt;
 use crate::formats::codes::{BLOCK, planes};
 use crate::formats::pairs::PairAt;
@@ -50,31 +51,6 @@ impl Integers {
     /// Bytes of the sums of a token's blocks.
     pub(super) fn sums_step(&self) -> usize {
         4 * BLOCKS
-    }
-
-    /// Lines of all panels from `offset` in each on.
-    fn panels<'a>(
-        &self,
-        env: &mut Env,
-        (s, tile): (&Segment, Tile),
-        (offset, step): (usize, usize),
-        to: (usize, usize),
-        place: &'a dyn Fn(&mut Env, Val, Val) -> Val,
-    ) -> Lines<'a> {
-        let panels = s.units * s.product.panels;
-        let base = env.ptr(Place::Weights(s.weight));
-        Lines {
-            base: env.b.ptr_add_const(base, offset),
-            first: tile.panel,
-            count: TILE_PANELS,
-            limit: if panels.is_multiple_of(TILE_PANELS) { Limit::None } else { Limit::Lines(panels) },
-            stride: self.layout.panel_bytes(),
-            step,
-            piece: COPY,
-            to,
-            place,
-            period: 1,
-        }
     }
 
     /// The place of piece `piece` (i64) of a panel's codes: exchanged within a block so that a warp's reads fall into
@@ -144,14 +120,14 @@ impl Integers {
     pub(super) fn stage_copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces> {
         let places = self.places();
         let place = |env: &mut Env, _: Val, piece: Val| self.code_place(env, piece);
-        let of = (self.layout.codes(), self.codes_step());
-        let mut all = vec![self.panels(env, (s, tile), of, (0, self.codes_step()), &place).pieces(env)];
+        let codes = PanelPart { offset: self.layout.codes(), step: self.codes_step(), to: (0, self.codes_step()) };
+        let mut all = vec![Lines::of_panels(env, (s, tile), codes, (&place, 1)).pieces(env)];
         let [scales, zeros] = self.side_steps();
         let regions = [(self.layout.group_scales(), scales, 0), (self.layout.group_zeros(), zeros, scales)];
         for (region, step, before) in regions {
             if let Some((offset, _)) = region {
-                let to = (places.sides + before, self.side_step());
-                all.push(self.panels(env, (s, tile), (offset, step), to, &in_order).pieces(env));
+                let part = PanelPart { offset, step, to: (places.sides + before, self.side_step()) };
+                all.push(Lines::of_panels(env, (s, tile), part, (&in_order, 1)).pieces(env));
             }
         }
         let place = |env: &mut Env, token: Val, piece: Val| self.row_place(env, token, piece);
