@@ -190,11 +190,6 @@ fn activations(opened: &Opened, options: &Options) -> Result<llmc_models::Activa
     if options.quantize.is_some() && options.fuel == Some(0) {
         return Err(Error::Usage("--quantize: needs the rewrite rules, which --fuel 0 turns off".into()));
     }
-    if let Some(scheme) = options.quantize.filter(|s| s.is_float())
-        && options.resolve_targets()?.iter().any(Target::is_gpu)
-    {
-        return Err(Error::Usage(format!("--quantize: GPUs have no kernels for {scheme} yet; use w8a8 or int4")));
-    }
     match (options.activations, options.quantize) {
         (Activations::F32, Some(scheme)) if scheme.is_float() => Ok(llmc_models::Activations::F32),
         (Activations::Auto | Activations::Bf16, Some(scheme)) if scheme.is_float() => {

@@ -14,7 +14,6 @@ fn compile(args: &[&str]) -> Ended {
 fn what_does_not_go_together_is_refused() {
     compile(&["--quantize", "w7"]).failed(2, &["w7", "w8a8"]);
     compile(&["--quantize", "w8:group=48"]).failed(2, &["48", "32"]);
-    compile(&["--quantize", "fp8", "--target", "cuda"]).failed(2, &["GPUs", "fp8", "int4"]);
     compile(&["--quantize", "nf4", "--activations", "int8"]).failed(2, &["nf4(64)", "bf16 or f32"]);
     compile(&["--quantize", "w4", "--activations", "f32"]).failed(2, &["--activations", "8-bit integers"]);
     compile(&["--activations", "int8"]).failed(2, &["--quantize"]);

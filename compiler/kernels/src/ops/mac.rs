@@ -2,6 +2,7 @@
 
 use crate::env::{Env, RowElem};
 use crate::formats::WeightFormat;
+use crate::formats::float_rows::FloatRows;
 use crate::kir::{Elem, Hint, Ty, Val};
 use crate::layout::LANES;
 
@@ -27,6 +28,15 @@ impl Mac {
             (WeightFormat::Quant(_), _) | (_, RowElem::Bytes) => None,
             (WeightFormat::Bf16, RowElem::Bf16) => Some((Mac::Dot2Bf16, RowElem::Bf16)),
             (_, elem) => Self::floats(elem),
+        }
+    }
+
+    /// The same for workers that are groups of threads, whose matrix unit multiplies bf16 alone: all weights that become
+    /// bf16 meet rows of it.
+    pub fn of_groups(format: WeightFormat, values: RowElem) -> Option<(Mac, RowElem)> {
+        match values {
+            RowElem::Bf16 if FloatRows::takes(format) => Some((Mac::Dot2Bf16, RowElem::Bf16)),
+            _ => Self::new(format, values),
         }
     }
 

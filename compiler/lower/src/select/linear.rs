@@ -5,6 +5,7 @@ use super::pointwise::vector;
 use crate::block::Lowering;
 use crate::buffers::{StepLimits, row_elem, row_elem_of, rows_of};
 use crate::error::Result;
+use crate::plan::Context;
 use crate::weights::{PackLayout, Units, format_for};
 use llmc_ir::ops::{Activation as IrActivation, Epilogue as IrStep, LinearSpec, Op, Prologue as IrPrologue};
 use llmc_ir::{DType, Graph, NodeId, Value};
@@ -55,7 +56,7 @@ struct Input {
 
 impl Input {
     /// That of a product; `None` for other nodes.
-    fn of(graph: &Graph, node: NodeId) -> Option<Input> {
+    fn of(cx: &Context<'_>, graph: &Graph, node: NodeId) -> Option<Input> {
         let op = graph.op(node);
         if !matches!(op, Op::MatMul {} | Op::Linear { .. } | Op::Qkv { .. }) {
             return None;
@@ -66,15 +67,16 @@ impl Input {
         let rows = rows_of(x)?;
         let stored = row_elem(x);
         let values = round.map_or(stored, row_elem_of);
-        let (mac, elem) = Mac::new(format_for(w, rows.1), values)?;
+        let of = if cx.is_gpu { Mac::of_groups } else { Mac::new };
+        let (mac, elem) = of(format_for(w, rows.1), values)?;
         Some(Input { mac, elem, prepared: prologue != IrPrologue::None || elem != stored, rows })
     }
 }
 
 /// Bytes of shared scratch that a node's prologue needs: its input's rows, prepared.
-pub fn prologue_bytes(graph: &Graph, node: NodeId, limits: StepLimits) -> usize {
-    match Input::of(graph, node) {
-        Some(Input { elem, prepared: true, rows: (count, width), .. }) => limits.of(count) * elem.stride(width),
+pub fn prologue_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
+    match Input::of(cx, graph, node) {
+        Some(Input { elem, prepared: true, rows: (count, width), .. }) => cx.limits.of(count) * elem.stride(width),
         _ => 0,
     }
 }
@@ -99,14 +101,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     let operands = l.block.graph.operands(node);
     let (prologue, round) = prologue_of(&op);
     let (before, rest) = operands.split_at(prologue.operands());
-    let input = Input::of(&l.block.graph, node)
+    let input = Input::of(l.cx, &l.block.graph, node)
         .ok_or_else(|| l.error(node, "multiplies rows and weights for which there is no kernel"))?;
-    let format = l.weight(node, rest[0]).map(|(_, ty)| format_for(&ty, input.rows.1))?;
-    if let (true, WeightFormat::Quant(scheme)) = (l.cx.is_gpu, format)
-        && scheme.is_float()
-    {
-        return Err(l.error(node, format!("has weights in {scheme}, for which GPUs have no kernel")));
-    }
     let x = l.rows(node, before[0])?;
     let out = Value { node, slot: 0 };
     let (segments, name) = match &op {

@@ -41,10 +41,10 @@ pub enum Selected {
 /// Bytes of scratch shared by the workers that a node's kernel needs.
 pub fn temp_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
     match (cx.is_gpu, graph.op(node)) {
-        (false, _) => linear::prologue_bytes(graph, node, cx.limits),
+        (false, _) => linear::prologue_bytes(cx, graph, node),
         (true, Op::Attention { .. }) => attention::chunk_bytes(cx, graph, node),
         (true, _) => linear::gather_bytes(graph, node, cx.limits).max(if cx.schedule.tiles {
-            linear::prologue_bytes(graph, node, cx.limits)
+            linear::prologue_bytes(cx, graph, node)
         } else {
             0
         }),
