@@ -20,7 +20,7 @@ type Spills = [u32; 3];
 
 /// Forms for few tokens or one that spill, by a little and outside of inner loops: what the assembler was measured to
 /// do where 255 registers do not suffice. All others have no stack and spill nothing.
-const FEW_SPILL: [(&str, &str, &str, Spills); 8] = [
+const FEW_SPILL: [(&str, &str, &str, Spills); 11] = [
     ("tinywiki", "plain", "sm_120", [24, 24, 24]),
     ("qwen3", "plain", "sm_120", [48, 44, 52]),
     ("qwen3", "plain", "sm_90a", [8, 4, 4]),
@@ -29,11 +29,20 @@ const FEW_SPILL: [(&str, &str, &str, Spills); 8] = [
     ("tinywiki", "int4(32)", "sm_90a", [8, 4, 4]),
     ("tinywiki", "w8a8", "sm_120", [48, 48, 48]),
     ("tinywiki", "w4", "sm_120", [40, 36, 36]),
+    ("tinywiki", "fp8", "sm_120", [32, 28, 28]),
+    ("tinywiki", "nf4(64)", "sm_120", [8, 8, 8]),
+    ("llama2", "plain", "sm_120", [8, 4, 4]),
 ];
 /// The most that a form for many tokens was measured to spill, by the scheme of its weights: tiles hold 128 sums in
 /// registers, and beside them where each thread copies from, and sums of groups with scales.
-const TILES_SPILL: [(&str, Spills); 4] =
-    [("plain", [320, 416, 720]), ("int4(32)", [640, 1536, 2176]), ("w8a8", [280, 296, 496]), ("w4", [312, 392, 976])];
+const TILES_SPILL: [(&str, Spills); 6] = [
+    ("plain", [320, 416, 720]),
+    ("int4(32)", [640, 1536, 2176]),
+    ("w8a8", [280, 296, 496]),
+    ("w4", [312, 392, 976]),
+    ("fp8", [168, 196, 364]),
+    ("nf4(64)", [232, 312, 736]),
+];
 
 /// A model in the form that it is compiled in.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +58,7 @@ impl Case {
 
     /// Whether products are of bf16.
     fn is_bf16(self) -> bool {
-        self.scheme.is_none() && self.fixture != "gpt2"
+        self.scheme.is_none_or(|s| s.is_float()) && self.fixture != "gpt2"
     }
 
     /// Whether heads are of a width that attention's tiles have.
@@ -182,8 +191,9 @@ impl Form {
     fn required(&self) -> Vec<&'static [&'static str]> {
         let (case, mut all) = (self.case, Vec::<&[&str]>::new());
         all.extend(case.is_bf16().then_some(&["HMMA"][..]));
-        all.extend(case.scheme.is_some().then_some(&["IMMA"][..]));
-        all.push(match self.tiles || !(case.is_bf16() || case.scheme.is_some()) {
+        let is_integer = case.scheme.is_some_and(|s| !s.is_float());
+        all.extend(is_integer.then_some(&["IMMA"][..]));
+        all.push(match self.tiles || !(case.is_bf16() || is_integer) {
             true => &["LDG.64.CONSTANT", "LDG.128.CONSTANT"],
             false if self.tuned => &["UBLKCP"],
             false => &["LDGSTS.E.BYPASS.128"],
@@ -247,7 +257,10 @@ fn of_case(case: Case, tools: (&Tool, Option<&Disassembler>)) -> Vec<String> {
 fn cases() -> Vec<Case> {
     let schemes = [None, Some(Scheme::Int4 { group: 32 }), Some(Scheme::W8A8), Some(Scheme::W4)];
     let fixtures = ["gpt2", "llama3-rope", "qwen3", "tinywiki"];
-    schemes.iter().rev().flat_map(|scheme| fixtures.map(|fixture| Case { fixture, scheme: *scheme })).collect()
+    let all = schemes.iter().rev().flat_map(|scheme| fixtures.map(|fixture| Case { fixture, scheme: *scheme }));
+    // Codes for floats, and a checkpoint in binary16.
+    let floats = [Scheme::Fp8, Scheme::Nf4 { group: 64 }].map(|s| Case { fixture: "tinywiki", scheme: Some(s) });
+    floats.into_iter().chain([Case { fixture: "llama2", scheme: None }]).chain(all).collect()
 }
 
 #[test]

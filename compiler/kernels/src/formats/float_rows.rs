@@ -84,11 +84,6 @@ impl FloatRows {
         matches!(self.format, WeightFormat::Quant(Scheme::Nf4 { .. }))
     }
 
-    /// What is loaded for one k.
-    fn loaded(&self) -> Ty {
-        Ty::vector(if self.format == WeightFormat::F16 { Elem::I16 } else { Elem::I8 }, self.count)
-    }
-
     fn words(&self) -> Ty {
         Ty::vector(Elem::I32, self.count)
     }
@@ -117,20 +112,27 @@ impl FloatRows {
         [base, env.b.add_const(base, apart as i64)]
     }
 
-    /// Loads what the thread has of a k at `at + offset`.
+    /// Loads what the thread has of a k at `at + offset`: binary16, or bytes in a word.
     pub fn load(&self, env: &mut Env, at: Val, offset: usize) -> Val {
-        let ty = self.loaded();
-        env.b.load_with(ty, at, offset as i32, ty.bytes(), Hint::None)
+        let ty = match (self.format, self.count) {
+            (WeightFormat::F16, count) => Ty::vector(Elem::I16, count),
+            (_, 4) => Ty::I32,
+            _ => Ty::I16,
+        };
+        let loaded = env.b.load_with(ty, at, offset as i32, ty.bytes(), Hint::None);
+        if ty == Ty::I16 { env.b.cast(Cast::ZExt, loaded, Ty::I32) } else { loaded }
+    }
+
+    /// What sums of products with [`Self::pairs`] are multiplied with, where that is not 1.
+    pub fn raise(&self) -> Option<f64> {
+        (self.format == WeightFormat::Quant(Scheme::Fp8)).then_some(E4M3_RAISE)
     }
 
     /// The words of a quarter whose two k are `pair`, as sums of words; `table` is the address of a [`table`].
     pub fn pairs(&self, env: &mut Env, at: PairAt, pair: [Val; 2], table: Option<Val>) -> Vec<Val> {
         match self.format {
             WeightFormat::F16 => self.halves(env, pair),
-            WeightFormat::Quant(Scheme::Fp8) => {
-                let values = pair.map(|codes| self.e4m3(env, codes));
-                vec![self.upper(env, values)]
-            }
+            WeightFormat::Quant(Scheme::Fp8) => vec![self.e4m3(env, pair)],
             _ => self.levels(env, at, pair, table.expect("levels have a table")),
         }
     }
@@ -149,15 +151,20 @@ impl FloatRows {
         vec![self.upper(env, values), self.upper(env, rest)]
     }
 
-    /// e4m3fn as f32: sign and bits, in place, are those of a number smaller by 2^120.
-    fn e4m3(&self, env: &mut Env, codes: Val) -> Val {
-        let wide = env.b.cast(Cast::SExt, codes, self.words());
-        let (by, keep) = (env.b.int(self.words(), 20), env.b.int(self.words(), E4M3_BITS));
-        let moved = env.b.shl(wide, by);
-        let bits = env.b.and(moved, keep);
-        let floats = self.words().with_elem(Elem::F32);
-        let (small, raise) = (env.b.cast(Cast::Bitcast, bits, floats), env.b.float(floats, E4M3_RAISE));
-        env.b.mul(small, raise)
+    /// Two e4m3fn of each row as bf16 smaller by [`E4M3_RAISE`]: sign and bits, in place, are those of such numbers.
+    fn e4m3(&self, env: &mut Env, pair: [Val; 2]) -> Val {
+        let [first, second] = pair.map(|codes| bytes_of(env, codes));
+        let mut twice = env.b.int(self.words(), 0);
+        for row in 0..self.count {
+            let word = env.b.shuffle(first, second, vec![row, row, 4 + row, 4 + row]);
+            let word = env.b.cast(Cast::Bitcast, word, Ty::I32);
+            twice = env.b.insert(twice, row, word);
+        }
+        let (four, bits, signs) =
+            (env.b.int(self.words(), 4), env.b.int(self.words(), E4M3_BITS), env.b.int(self.words(), E4M3_SIGNS));
+        let moved = env.b.lshr(twice, four);
+        let (moved, signs) = (env.b.and(moved, bits), env.b.and(twice, signs));
+        env.b.or(moved, signs)
     }
 
     /// The upper halves of two f32 in a word, that of the first in its lower half.
@@ -176,33 +183,43 @@ impl FloatRows {
         let two = env.b.index(2);
         let half = env.b.div(at.part, two);
         let by = env.b.mul_const(half, 4);
+        let by = env.b.cast(Cast::Trunc, by, Ty::I32);
         let [first, second] = pair.map(|codes| self.found(env, codes, by, table));
         let sixteen = env.b.int(self.words(), 16);
         let [low, high] = [first, second].map(|v| env.b.shl(v, sixteen));
         vec![self.join(env, first, second), self.join(env, low, high)]
     }
 
-    /// The words of a table whose numbers stand in bytes, `by` bits (i64) up.
+    /// The words of a table whose numbers stand in bytes, `by` bits (i32) up.
     fn found(&self, env: &mut Env, codes: Val, by: Val, table: Val) -> Val {
+        let (two, keep) = (env.b.int(Ty::I32, 2), env.b.int(Ty::I32, 0x3C3C_3C3C));
+        let moved = env.b.lshr(codes, by);
+        let moved = env.b.shl(moved, two);
+        let offsets = env.b.and(moved, keep);
+        let offsets = bytes_of(env, offsets);
         let mut out = env.b.int(self.words(), 0);
         for lane in 0..self.count {
-            let code = env.b.extract(codes, lane);
-            let code = env.b.cast(Cast::ZExt, code, Ty::I64);
-            let code = env.b.lshr(code, by);
-            let fifteen = env.b.index(15);
-            let code = env.b.and(code, fifteen);
-            let at = env.at(table, code, 4);
-            let word = env.b.load(Ty::I32, at, 0);
-            out = env.b.insert(out, lane, word);
+            let offset = env.b.extract(offsets, lane);
+            let offset = env.b.cast(Cast::ZExt, offset, Ty::I64);
+            let at = env.b.ptr_add(table, offset);
+            let found = env.b.load(Ty::I32, at, 0);
+            out = env.b.insert(out, lane, found);
         }
         out
     }
 }
 
+/// The bytes of a word.
+fn bytes_of(env: &mut Env, word: Val) -> Val {
+    env.b.cast(Cast::Bitcast, word, Ty::vector(Elem::I8, 4))
+}
+
 /// The upper half of a word.
 const UPPER: i64 = -65536;
-/// Where sign and bits of an e4m3fn stand in an f32, and what the number is smaller by.
-const E4M3_BITS: i64 = 0x87F0_0000_u32 as i32 as i64;
+/// Where the bits of two e4m3fn and their signs stand in bf16, and what the numbers are smaller by. Sums of products of
+/// them are far from the least f32 still; the least codes are bf16 below the least normal number.
+const E4M3_BITS: i64 = 0x07F0_07F0;
+const E4M3_SIGNS: i64 = 0x8000_8000_u32 as i32 as i64;
 const E4M3_RAISE: f64 = (1u128 << 120) as f64;
 
 /// Stores the table that levels are taken from at `to`, each of the first threads a word: its upper half is the level as

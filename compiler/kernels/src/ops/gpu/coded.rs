@@ -108,9 +108,17 @@ impl Coded {
 
     /// The product of a whole row of weights from the sum over all warps: `row` is its number in the panel at `panel`.
     pub fn finish(&self, env: &mut Env, sum: Val, (panel, row): (Val, Val)) -> Val {
+        let sum = raised(env, &self.rows, sum);
         let scale = self.rows.layout().and_then(|layout| layout.row_scale(&mut env.b, panel, Some(row)));
         scale.map_or(sum, |scale| env.b.mul(sum, scale))
     }
+}
+
+/// Sums of products with the words of such rows, without what the words are smaller by.
+pub fn raised(env: &mut Env, rows: &FloatRows, sums: Val) -> Val {
+    let Some(raise) = rows.raise() else { return sums };
+    let raise = env.b.float(env.b.ty(sums), raise);
+    env.b.mul(sums, raise)
 }
 
 impl Ahead for Coded {

@@ -12,6 +12,7 @@ use crate::formats::codes::BLOCK;
 use crate::formats::float_rows::{FloatRows, QUARTERS};
 use crate::formats::pairs::PairRows;
 use crate::kir::{BinOp, Cond, Elem, Hint, Mma, Ty, Val};
+use crate::ops::gpu::coded::raised;
 use crate::ops::gpu::fragments::{of_pair, operand, thread_of};
 use crate::ops::linear::Segment;
 use llmc_ir::quant::Scheme;
@@ -238,7 +239,10 @@ impl Form for Coded {
             let Some(scales) = panel_scales(env, (s, tile), &layout, pair) else { continue };
             for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
                 let scales = of_pair(env, scales, rows as u16);
-                sums.iter_mut().for_each(|sum| *sum = env.b.mul(*sum, scales));
+                for sum in sums {
+                    let raised = raised(env, &self.rows, *sum);
+                    *sum = env.b.mul(raised, scales);
+                }
             }
         }
         sums
