@@ -49,7 +49,7 @@ static int enqueue(struct work work) {
 }
 
 // The arguments are 8-byte words: 3 logits, 4 ids, 5 positions, 7 rows, 11 the number of rows, 14 tokens
-// chosen, 15 the sampling, whose word 2 asks for them.
+// chosen, 15 the sampling, whose word 3 asks for them.
 static void run_step(uint64_t *arguments) {
     float *logits = (float *)arguments[3];
     int *ids = (int *)arguments[4], *positions = (int *)arguments[5], *rows = (int *)arguments[7];
@@ -57,7 +57,7 @@ static void run_step(uint64_t *arguments) {
     for (int r = 0; r < count; r++) {
         int next = (ids[rows[r]] * 31 + positions[rows[r]] * 7 + 1) % VOCAB;
         for (int t = 0; t < VOCAB; t++) logits[r * VOCAB + t] = (float)-abs(t - next);
-        if (((uint64_t *)arguments[15])[2]) sampled[r] = sampled[count + r] = next;
+        if (((uint64_t *)arguments[15])[3]) sampled[r] = sampled[count + r] = next;
     }
 }
 

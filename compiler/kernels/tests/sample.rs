@@ -72,8 +72,9 @@ fn once() -> Run {
 }
 
 fn bytes(s: Sampling) -> Vec<u8> {
-    let floats = [s.temperature, s.margin].map(f32::to_le_bytes).concat();
-    [floats, s.seed.to_le_bytes().to_vec(), s.choose.to_le_bytes().to_vec()].concat()
+    let floats = [s.temperature, s.margin, s.top_p].map(f32::to_le_bytes).concat();
+    let others = [s.seed.to_le_bytes(), s.choose.to_le_bytes()].concat();
+    [floats, s.top_k.to_le_bytes().to_vec(), others].concat()
 }
 
 /// Output `index` of SplitMix64.
@@ -89,11 +90,39 @@ fn unit(bits: u64) -> f64 {
     ((bits >> 33) as f64 + 0.5) / (1u64 << 31) as f64
 }
 
+/// The least logit that is kept.
+fn least(row: &[f32], s: &Sampling) -> f32 {
+    let mut kept: Vec<f32> = row.iter().copied().filter(|v| *v > f32::NEG_INFINITY).collect();
+    kept.sort_by(|a, b| b.total_cmp(a));
+    let Some(&largest) = kept.first() else { return f32::NEG_INFINITY };
+    if s.temperature > 0.0 {
+        let with_equal = |kept: &mut Vec<f32>, count: usize| {
+            let last = kept[count.clamp(1, kept.len()) - 1];
+            kept.retain(|v| *v >= last);
+        };
+        if s.top_k > 0 {
+            with_equal(&mut kept, s.top_k as usize);
+        }
+        let weight = |v: &f32| (f64::from(v - largest) / f64::from(s.temperature)).exp();
+        let wanted = f64::from(s.top_p) * kept.iter().map(weight).sum::<f64>();
+        let mut sum = 0.0;
+        let count = kept.iter().take_while(|v| {
+            let before = sum;
+            sum += weight(v);
+            before < wanted
+        });
+        let count = count.count();
+        if s.top_p < 1.0 {
+            with_equal(&mut kept, count);
+        }
+    }
+    (largest - s.margin).max(*kept.last().expect("the largest is kept"))
+}
+
 /// Score of a token, none where it may not be chosen.
 fn score(row: &[f32], token: usize, position: i32, s: &Sampling) -> Option<f64> {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let logit = row[token];
-    let usable = logit > f32::NEG_INFINITY && logit >= largest - s.margin;
+    let usable = logit > f32::NEG_INFINITY && logit >= least(row, s);
     let u = unit(output(output(s.seed, position as u64), token as u64));
     // u is 1 - v of the kernel's v: the same numbers, exactly reflected.
     let noise = -(-(1.0 - u).ln()).ln();
@@ -140,7 +169,7 @@ fn noise_is_that_of_the_contract() {
     for (spread, temperature, margin) in [(4.0, 1.0, f32::INFINITY), (2.0, 0.7, 1.4), (8.0, 3.0, 0.5), (1.0, 1.0, 0.0)]
     {
         let case = Case::random(500, &positions, spread);
-        let sampling = Sampling { temperature, margin, seed: 0xdead_beef_1234_5678, choose: 1 };
+        let sampling = Sampling { temperature, margin, seed: 0xdead_beef_1234_5678, ..GREEDY };
         let all = SHAPES.map(|(workers, order)| case.run(sampling, workers, order).0);
         assert!(all.iter().all(|chosen| *chosen == all[0]), "workers change nothing: {all:?}");
         for (i, token) in all[0].iter().enumerate() {
@@ -149,6 +178,49 @@ fn noise_is_that_of_the_contract() {
             let (other, most) = best(row, position, &sampling);
             assert!(own >= most - 1e-4, "row {i}: {token} with {own}, {other} has {most}");
         }
+    }
+}
+
+/// More pieces than threads, pieces that are not whole, and few; what is kept is a token alone, some and nearly all.
+#[test]
+fn filters_keep_what_the_contract_says() {
+    let positions = [0, 77];
+    for vocab in [40, 500, 9000] {
+        for (temperature, top_k, top_p, margin) in [
+            (1.0, 1, 1.0, f32::INFINITY),
+            (0.7, 20, 1.0, f32::INFINITY),
+            (1.0, 0, 0.4, f32::INFINITY),
+            (0.6, 20, 0.8, f32::INFINITY),
+            (5.0, 64, 0.95, 3.0),
+            (2.0, 8000, 0.99, f32::INFINITY),
+            (9.0, 0, 0.001, f32::INFINITY),
+        ] {
+            let case = Case::random(vocab, &positions, 9.0);
+            let sampling = Sampling { temperature, margin, top_k, top_p, seed: 77, choose: 1 };
+            let chosen = case.run(sampling, 3, Order::Seeded(u64::from(top_k))).0;
+            for (i, token) in chosen.iter().enumerate() {
+                let (row, position) = (case.row(i), positions[i]);
+                let own = score(row, *token as usize, position, &sampling);
+                let own = own.unwrap_or_else(|| panic!("{vocab} logits, {sampling:?}: {token} is not kept"));
+                let (other, most) = best(row, position, &sampling);
+                assert!(own >= most - 1e-4, "{vocab} logits, {sampling:?}: {token} with {own}, {other} has {most}");
+            }
+        }
+    }
+}
+
+/// What is equal at the edge stays together, and what is no number is never counted.
+#[test]
+fn equal_logits_are_kept_together() {
+    let positions: Vec<i32> = (0..64).collect();
+    let row: Vec<f32> = [f32::NAN, 2.0, 5.0, f32::NEG_INFINITY, 5.0, 5.0, 1.0].into_iter().cycle().take(70).collect();
+    let case = Case { vocab: 70, logits: row.repeat(64), positions };
+    for (top_k, top_p) in [(1, 1.0), (0, 0.01), (7, 0.5)] {
+        let chosen = case.run(Sampling { temperature: 1.0, top_k, top_p, ..GREEDY }, 3, Order::Forward).0;
+        assert!(chosen.iter().all(|t| matches!(t % 7, 2 | 4 | 5)), "{chosen:?}");
+        let (mut kinds, first) = (chosen.clone(), chosen[0]);
+        kinds.retain(|t| *t != first);
+        assert!(kinds.len() > 30, "all of the equal ones are drawn: {chosen:?}");
     }
 }
 

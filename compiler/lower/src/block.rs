@@ -280,11 +280,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// On a GPU, the choice of tokens behind the step's result. Nothing else in the arena is needed any more.
+    /// On a GPU, the choice of tokens behind the step's result, in forms for few tokens: prompts end on the host. Nothing
+    /// else in the arena is needed any more.
     fn sample(&mut self, actions: &mut Vec<Action>, functions: &mut Vec<Function>, phases: &mut Phases) {
         let graph = &self.block.graph;
         let logits = graph.outputs().iter().find(|v| self.buffers.is_logits(**v));
-        let Some(logits) = logits.and_then(|v| self.buffers.rows(graph, *v)).filter(|_| self.cx.is_gpu) else { return };
+        let chooses = self.cx.is_gpu && !self.cx.schedule.tiles;
+        let Some(logits) = logits.and_then(|v| self.buffers.rows(graph, *v)).filter(|_| chooses) else { return };
         let (rows, number) = (self.cx.limits.rows, graph.len() as u32);
         self.sample_bytes = SampleKernel::bytes(logits.width, rows);
         let (pieces, counters) = (Place::Arena(0), self.take_counters(rows));

@@ -45,10 +45,12 @@ pub struct StepArgs {
     pub sampling: *const Sampling,
 }
 
-/// How a step on a GPU chooses a token for each of its rows.
+/// How a step on a GPU chooses a token for each of its rows. The form of a step for many tokens chooses none.
 ///
 /// The token is the one with the largest `logit + temperature * noise`, the first of equal ones, among those
-/// whose logit is at most `margin` below the largest. The noise of a token at a position is standard Gumbel:
+/// that are kept: of all tokens the `top_k` with the largest logits; of these the ones with the largest logits that
+/// together reach the share `top_p` of their probability at this temperature; of these the ones whose logit is at most
+/// `margin` below the largest. Tokens with equal logits are all kept, or none of them. The noise of a token at a position is standard Gumbel:
 /// `-ln(-ln(1 - (n + 1/2) / 2^31))` where n is the upper 31 bits of output `token` of SplitMix64 seeded with
 /// output `position` of SplitMix64 seeded with `seed`.
 #[repr(C)]
@@ -58,6 +60,10 @@ pub struct Sampling {
     pub temperature: f32,
     /// `-temperature * ln(min_p)`; infinite keeps all.
     pub margin: f32,
+    /// 1 keeps all.
+    pub top_p: f32,
+    /// 0 keeps all.
+    pub top_k: u32,
     /// Seed of the noise.
     pub seed: u64,
     /// 1: tokens are chosen; 0: they are not.
@@ -66,7 +72,8 @@ pub struct Sampling {
 
 impl Sampling {
     /// Chooses no tokens.
-    pub const NONE: Sampling = Sampling { temperature: 0.0, margin: f32::INFINITY, seed: 0, choose: 0 };
+    pub const NONE: Sampling =
+        Sampling { temperature: 0.0, margin: f32::INFINITY, top_p: 1.0, top_k: 0, seed: 0, choose: 0 };
 }
 
 /// Byte offsets of the fields of [`StepArgs`], for code generation: (name, offset).

@@ -45,16 +45,19 @@ impl Sampling {
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(Error::usage(*rule)))
     }
 
-    /// The same choice made where the logits are, which draws other numbers; none where it needs the host.
+    /// The same choice made where the logits are, which draws other numbers and keeps all tokens with equal logits or
+    /// none; none where it needs the host.
     pub fn without_host(&self) -> Option<step::Sampling> {
-        let filters = self.top_k > 0 || self.top_p < 1.0;
-        if self.temperature > 0.0 && filters || self.repeat_penalty != 1.0 {
+        if self.repeat_penalty != 1.0 {
             return None;
         }
         let temperature = self.temperature.min(HOTTEST);
-        let bounded = temperature > 0.0 && self.min_p > 0.0;
-        let margin = if bounded { -temperature * self.min_p.ln() } else { f32::INFINITY };
-        Some(step::Sampling { temperature, margin, seed: self.seed, choose: 1 })
+        if temperature == 0.0 {
+            return Some(step::Sampling { seed: self.seed, choose: 1, ..step::Sampling::NONE });
+        }
+        let margin = if self.min_p > 0.0 { -temperature * self.min_p.ln() } else { f32::INFINITY };
+        let top_k = u32::try_from(self.top_k).unwrap_or(u32::MAX);
+        Some(step::Sampling { temperature, margin, top_p: self.top_p, top_k, seed: self.seed, choose: 1 })
     }
 }
 
@@ -301,9 +304,9 @@ mod tests {
         assert_eq!((greedy.temperature, greedy.margin, greedy.choose), (0.0, f32::INFINITY, 1));
         let filtered = own(Sampling { temperature: 2.0, min_p: 0.5, seed: 9, ..warm() }).expect("min-p");
         assert!((filtered.margin - 2.0 * 2f32.ln()).abs() < 1e-6 && filtered.seed == 9);
-        for other in [Sampling { top_k: 5, ..warm() }, Sampling { top_p: 0.9, ..warm() }] {
-            assert_eq!(own(other), None);
-        }
+        assert_eq!((greedy.top_k, greedy.top_p), (0, 1.0));
+        let both = own(Sampling { top_k: 5, top_p: 0.9, ..warm() }).expect("top-k and top-p");
+        assert_eq!((both.top_k, both.top_p, both.margin), (5, 0.9, f32::INFINITY));
         assert_eq!(own(Sampling { repeat_penalty: 1.1, ..Default::default() }), None);
     }
 

@@ -107,9 +107,10 @@ fn head_bytes() -> usize {
 }
 
 /// [`Sampling`] as it lies in memory.
-fn sampling_words(s: &Sampling) -> [u64; 3] {
-    let floats = u64::from(s.temperature.to_bits()) | u64::from(s.margin.to_bits()) << 32;
-    [floats, s.seed, s.choose as u64]
+fn sampling_words(s: &Sampling) -> [u64; 4] {
+    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let filters = pair(s.top_p.to_bits(), s.top_k);
+    [pair(s.temperature.to_bits(), s.margin.to_bits()), filters, s.seed, s.choose as u64]
 }
 
 #[cfg(test)]
@@ -131,9 +132,10 @@ mod tests {
 
     #[test]
     fn sampling_lies_as_its_words() {
-        let offsets = [offset_of!(Sampling, temperature), offset_of!(Sampling, margin), offset_of!(Sampling, seed)];
-        assert_eq!((offsets, offset_of!(Sampling, choose), size_of::<Sampling>()), ([0, 4, 8], 16, 24));
-        let words = sampling_words(&Sampling { temperature: 1.0, margin: -2.0, seed: 7, choose: 1 });
-        assert_eq!(words, [0xc000_0000_3f80_0000, 7, 1]);
+        let floats = [offset_of!(Sampling, temperature), offset_of!(Sampling, margin), offset_of!(Sampling, top_p)];
+        let others = [offset_of!(Sampling, top_k), offset_of!(Sampling, seed), offset_of!(Sampling, choose)];
+        assert_eq!((floats, others, size_of::<Sampling>()), ([0, 4, 8], [12, 16, 24], 32));
+        let sampling = Sampling { temperature: 1.0, margin: -2.0, top_p: 0.5, top_k: 3, seed: 7, choose: 1 };
+        assert_eq!(sampling_words(&sampling), [0xc000_0000_3f80_0000, 0x3_3f00_0000, 7, 1]);
     }
 }

@@ -3,7 +3,7 @@
 use super::REDUCE_BYTES;
 use crate::env::Env;
 use crate::group;
-use crate::kir::{Builder, Cond, Val};
+use crate::kir::{Builder, Cond, Ty, Val};
 
 /// The sum over the group's threads (f32 or i32), in all of them. `shared` is the beginning of shared memory.
 pub fn group_sum(env: &mut Env, shared: Val, v: Val) -> Val {
@@ -17,8 +17,37 @@ pub fn group_max(env: &mut Env, shared: Val, v: Val) -> Val {
     over_warps(env, shared, own, Builder::max)
 }
 
+/// The sum over the threads of the group before this one, and over all of them: of i32.
+pub fn group_before(env: &mut Env, shared: Val, v: Val) -> (Val, Val) {
+    let none = env.b.int(Ty::I32, 0);
+    let (mut before, mut all) = (none, v);
+    for mask in [1u8, 2, 4, 8, 16] {
+        let other = env.b.lane_xor(all, mask);
+        let (bit, zero) = (env.b.index(usize::from(mask)), env.b.index(0));
+        let own = env.b.and(env.group.lane, bit);
+        let upper = env.b.cmp(Cond::Ne, own, zero);
+        let added = env.b.select(upper, other, none);
+        before = env.b.add(before, added);
+        all = env.b.add(all, other);
+    }
+    let warps = of_warps(env, shared, all);
+    for (number, warp) in warps.iter().enumerate() {
+        let number = env.b.index(number);
+        let earlier = env.b.cmp(Cond::Lt, number, env.group.warp);
+        let added = env.b.select(earlier, *warp, none);
+        before = env.b.add(before, added);
+    }
+    (before, warps[1..].iter().fold(warps[0], |sum, v| env.b.add(sum, *v)))
+}
+
 /// Joins what each warp's threads agree on, in the order of warps.
 fn over_warps(env: &mut Env, shared: Val, own: Val, join: fn(&mut Builder, Val, Val) -> Val) -> Val {
+    let values = of_warps(env, shared, own);
+    values[1..].iter().fold(values[0], |all, v| join(&mut env.b, all, *v))
+}
+
+/// What each warp's threads agree on, in all threads of the group.
+fn of_warps(env: &mut Env, shared: Val, own: Val) -> Vec<Val> {
     let (warps, warp, lane) = (env.group.warps(), env.group.warp, env.group.lane);
     assert!(4 * warps <= REDUCE_BYTES, "a value for each warp");
     env.b.group_barrier();
@@ -30,6 +59,5 @@ fn over_warps(env: &mut Env, shared: Val, own: Val, join: fn(&mut Builder, Val, 
     });
     env.b.group_barrier();
     let ty = env.b.ty(own);
-    let values: Vec<Val> = (0..warps).map(|w| env.b.load(ty, shared, 4 * w as i32)).collect();
-    values[1..].iter().fold(values[0], |all, v| join(&mut env.b, all, *v))
+    (0..warps).map(|w| env.b.load(ty, shared, 4 * w as i32)).collect()
 }

@@ -2,19 +2,22 @@
 //!
 //! Warps take pieces of a row, each worker a contiguous range of them, and keep each piece's best token and
 //! largest logit in memory. The worker that completes a row compares its pieces. The best token of all is
-//! the best one within the margin, if it lies there; where it does not, that worker goes through the row
+//! the best one of those that are kept, if it is one of them; where it is not, that worker goes through the row
 //! once more.
 
+mod best;
+mod kept;
+
+use super::REDUCE_BYTES;
 use super::noise::{self, gumbel};
 use crate::env::{Count, Env, Place, Scratch, WARP};
-use crate::kir::{BinOp, Cast, Cond, Function, Ty, Val};
+use crate::kir::{Cast, Cond, Function, Ty, Val};
+use best::{BEST_BYTES, Best};
 use llmc_abi::step::Sampling;
 use std::mem::offset_of;
 
 /// Logits of a piece.
 const PIECE: usize = 4 * WARP;
-/// Bytes of a [`Best`] in memory.
-const BEST_BYTES: usize = 16;
 
 /// Chooses a token for each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,9 @@ pub struct SampleKernel {
 struct Settings {
     temperature: Val,
     margin: Val,
+    top_p: Val,
+    /// i64.
+    top_k: Val,
     /// Whether there is noise.
     noisy: Val,
 }
@@ -43,17 +49,6 @@ struct Row {
     /// Seed of its noise.
     key: Val,
     settings: Settings,
-}
-
-/// The best of some tokens.
-#[derive(Clone, Copy)]
-struct Best {
-    /// Logit and noise: f32.
-    score: Val,
-    /// Largest logit without noise: f32.
-    largest: Val,
-    /// -1 where no logit was a number: i32.
-    token: Val,
 }
 
 impl SampleKernel {
@@ -69,7 +64,9 @@ impl SampleKernel {
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
         let mut env = Env::new(name, scratch);
-        let shared = env.b.shared(scratch.threads / WARP * BEST_BYTES);
+        let own = (scratch.threads / WARP * BEST_BYTES).max(REDUCE_BYTES);
+        let shared = env.b.shared(own + self.list_bytes());
+        let list = env.b.ptr_add_const(shared, own);
         let at = env.field("sampling");
         let choose = env.b.load(Ty::I64, at, offset_of!(Sampling, choose) as i32);
         let n = env.count(Count::Rows);
@@ -78,7 +75,7 @@ impl SampleKernel {
         let range = env.share(all);
         env.for_range(zero, rows, 1, |env, index| {
             let row = self.prepare(env, at, index);
-            self.row(env, shared, row, (index, range));
+            self.row(env, (shared, list), row, (index, range));
         });
         env.finish()
     }
@@ -87,6 +84,9 @@ impl SampleKernel {
         let load = |env: &mut Env, ty, offset: usize| env.b.load(ty, sampling, offset as i32);
         let temperature = load(env, Ty::F32, offset_of!(Sampling, temperature));
         let margin = load(env, Ty::F32, offset_of!(Sampling, margin));
+        let top_p = load(env, Ty::F32, offset_of!(Sampling, top_p));
+        let top_k = load(env, Ty::I32, offset_of!(Sampling, top_k));
+        let top_k = env.b.cast(Cast::ZExt, top_k, Ty::I64);
         let seed = load(env, Ty::I64, offset_of!(Sampling, seed));
         let zero = env.b.float(Ty::F32, 0.0);
         let noisy = env.b.cmp(Cond::Gt, temperature, zero);
@@ -95,11 +95,11 @@ impl SampleKernel {
         let key = noise::output(&mut env.b, seed, position);
         let logits = env.ptr(Place::Logits);
         let logits = env.at(logits, index, 4 * self.vocab);
-        Row { logits, key, settings: Settings { temperature, margin, noisy } }
+        Row { logits, key, settings: Settings { temperature, margin, top_p, top_k, noisy } }
     }
 
     /// This worker's pieces of a row, and all of it where they are the last ones.
-    fn row(&self, env: &mut Env, shared: Val, row: Row, (index, (lo, hi)): (Val, (Val, Val))) {
+    fn row(&self, env: &mut Env, shared: (Val, Val), row: Row, (index, (lo, hi)): (Val, (Val, Val))) {
         let pieces = env.ptr(self.pieces);
         let pieces = env.at(pieces, index, self.count() * BEST_BYTES);
         let (first, step) = (env.b.add(lo, env.group.warp), env.b.index(env.group.warps()));
@@ -139,7 +139,7 @@ impl SampleKernel {
     }
 
     /// Compares the pieces of a row, which are all there, and writes the token.
-    fn finish(&self, env: &mut Env, shared: Val, row: Row, (index, pieces): (Val, Val)) {
+    fn finish(&self, env: &mut Env, (shared, list): (Val, Val), row: Row, (index, pieces): (Val, Val)) {
         let (thread, step) = (env.group.thread, env.b.index(env.group.threads));
         let (count, none) = (env.b.index(self.count()), Best::nothing(env));
         let best = env.for_carried((thread, count, step), &none.values(), |env, piece, best| {
@@ -148,7 +148,7 @@ impl SampleKernel {
             Best::of(best).or(env, piece).values()
         });
         let best = Best::of(&best).over_group(env, shared);
-        let least = env.b.sub(best.largest, row.settings.margin);
+        let least = self.least(env, (shared, list), row, (pieces, best.largest));
         let own = {
             let zero = env.b.int(Ty::I32, 0);
             let token = env.b.max(best.token, zero);
@@ -215,72 +215,5 @@ impl SampleKernel {
             env.b.store(fed, to, 0);
             env.b.store(token, told, 0);
         });
-    }
-}
-
-impl Best {
-    fn nothing(env: &mut Env) -> Best {
-        let lowest = env.b.float(Ty::F32, f64::NEG_INFINITY);
-        Best { score: lowest, largest: lowest, token: env.b.int(Ty::I32, -1) }
-    }
-
-    fn values(self) -> Vec<Val> {
-        vec![self.score, self.largest, self.token]
-    }
-
-    fn of(values: &[Val]) -> Best {
-        Best { score: values[0], largest: values[1], token: values[2] }
-    }
-
-    fn load(env: &mut Env, at: Val, offset: i32) -> Best {
-        let [score, largest] = [0, 4].map(|o| env.b.load(Ty::F32, at, offset + o));
-        Best { score, largest, token: env.b.load(Ty::I32, at, offset + 8) }
-    }
-
-    fn store_in_first_lane(self, env: &mut Env, at: Val) {
-        let zero = env.b.index(0);
-        let first = env.b.cmp(Cond::Eq, env.group.lane, zero);
-        env.if_then(first, |env| {
-            for (i, v) in self.values().into_iter().enumerate() {
-                env.b.store(v, at, 4 * i as i32);
-            }
-        });
-    }
-
-    /// The better one; the lower token of equal ones.
-    fn or(self, env: &mut Env, other: Best) -> Best {
-        let better = env.b.cmp(Cond::Gt, other.score, self.score);
-        let equal = env.b.cmp(Cond::Eq, other.score, self.score);
-        let lower = env.b.cmp(Cond::Lt, other.token, self.token);
-        let first = env.b.and(equal, lower);
-        let better = env.b.bin(BinOp::Or, better, first);
-        Best {
-            score: env.b.select(better, other.score, self.score),
-            largest: env.b.max(self.largest, other.largest),
-            token: env.b.select(better, other.token, self.token),
-        }
-    }
-
-    /// The best of the warp's threads, in all of them.
-    fn over_warp(self, env: &mut Env) -> Best {
-        [16, 8, 4, 2, 1].into_iter().fold(self, |best, mask| {
-            let other: Vec<Val> = best.values().into_iter().map(|v| env.b.lane_xor(v, mask)).collect();
-            best.or(env, Best::of(&other))
-        })
-    }
-
-    /// The best of the group's threads, in all of them.
-    fn over_group(self, env: &mut Env, shared: Val) -> Best {
-        let best = self.over_warp(env);
-        env.b.group_barrier();
-        let to = env.at(shared, env.group.warp, BEST_BYTES);
-        best.store_in_first_lane(env, to);
-        env.b.group_barrier();
-        let mut best = Best::load(env, shared, 0);
-        for warp in 1..env.group.warps() {
-            let other = Best::load(env, shared, (warp * BEST_BYTES) as i32);
-            best = best.or(env, other);
-        }
-        best
     }
 }
