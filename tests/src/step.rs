@@ -212,8 +212,7 @@ fn arguments(values: &BTreeMap<&str, u64>) -> Vec<u8> {
 
 /// [`Sampling`] as bytes.
 fn sampling(s: Sampling) -> Vec<u8> {
-    let floats = [s.temperature, s.margin].map(f32::to_le_bytes).concat();
-    [floats, s.seed.to_le_bytes().to_vec(), s.choose.to_le_bytes().to_vec()].concat()
+    s.words().iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// Something that runs steps.

@@ -154,9 +154,6 @@ fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
     let kv = match options.kv {
         Kv::F16 => DType::F16,
         Kv::F32 => DType::F32,
-        Kv::Int8 if options.resolve_targets()?.iter().any(Target::is_gpu) => {
-            return Err(Error::Usage("--kv int8: GPUs have no 8-bit cache yet; use --kv f16 or f32".into()));
-        }
         Kv::Int8 => DType::I8,
     };
     let ctx = options.ctx_size.unwrap_or(opened.spec.context);

@@ -72,9 +72,7 @@ fn once() -> Run {
 }
 
 fn bytes(s: Sampling) -> Vec<u8> {
-    let floats = [s.temperature, s.margin, s.top_p].map(f32::to_le_bytes).concat();
-    let others = [s.seed.to_le_bytes(), s.choose.to_le_bytes()].concat();
-    [floats, s.top_k.to_le_bytes().to_vec(), others].concat()
+    s.words().iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// Output `index` of SplitMix64.

@@ -85,12 +85,6 @@ pub fn plan(
     let mut weights = None;
     let mut variants = Vec::new();
     for target in targets {
-        if target.is_gpu() && module.kv.iter().any(|kv| kv.dtype == DType::I8) {
-            return Err(Error::Limit(format!(
-                "{}: GPUs have no 8-bit KV cache yet; choose --kv f16 or f32",
-                target.name
-            )));
-        }
         for (schedule, tokens) in forms(target, max_vector_bytes, options) {
             let limits = Options { tokens, rows: options.rows.min(tokens) };
             let name = target.name.as_str();

@@ -74,6 +74,13 @@ impl Sampling {
     /// Chooses no tokens.
     pub const NONE: Sampling =
         Sampling { temperature: 0.0, margin: f32::INFINITY, top_p: 1.0, top_k: 0, seed: 0, choose: 0 };
+
+    /// It as it lies in memory.
+    pub fn words(&self) -> [u64; 4] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let first = pair(self.temperature.to_bits(), self.margin.to_bits());
+        [first, pair(self.top_p.to_bits(), self.top_k), self.seed, self.choose as u64]
+    }
 }
 
 /// Byte offsets of the fields of [`StepArgs`], for code generation: (name, offset).

@@ -75,14 +75,8 @@ impl ByteRow {
 
     /// The same where each thread of a warp has one element of a block.
     fn emit_in_warp(self, env: &mut Env, x: &Values, to: Val) {
-        let (lane, zero) = (env.group.lane, env.b.float(Ty::F32, 0.0));
-        let (hi, step) = (env.b.index(self.k), env.b.index(BLOCK));
-        let found = env.for_carried((lane, hi, step), &[zero], |env, i, found| {
-            let v = x.load(env, i, env.lanes());
-            let magnitude = env.b.un(UnOp::Abs, v);
-            vec![env.b.max(magnitude, found[0])]
-        })[0];
-        let largest = group::reduce_max(&mut env.b, found);
+        let lane = env.group.lane;
+        let largest = self.largest_in_warp(env, x);
         let (scale, inverse) = scale_of(env, largest);
         let none = env.b.int(Ty::I32, 0);
         let (lo, blocks, one) = (env.b.index(0), env.b.index(self.k.div_ceil(BLOCK)), env.b.index(1));
@@ -97,6 +91,18 @@ impl ByteRow {
             env.b.store(total, to, self.total() as i32);
         });
         env.b.warp_barrier();
+    }
+
+    /// The largest magnitude of a row whose elements a warp's threads share, in all of them.
+    pub(super) fn largest_in_warp(self, env: &mut Env, x: &Values) -> Val {
+        let (lane, zero) = (env.group.lane, env.b.float(Ty::F32, 0.0));
+        let (hi, step) = (env.b.index(self.k), env.b.index(BLOCK));
+        let found = env.for_carried((lane, hi, step), &[zero], |env, i, found| {
+            let v = x.load(env, i, env.lanes());
+            let magnitude = env.b.un(UnOp::Abs, v);
+            vec![env.b.max(magnitude, found[0])]
+        })[0];
+        group::reduce_max(&mut env.b, found)
     }
 
     fn block_in_warp(self, env: &mut Env, x: &Values, (inverse, to): (Val, Val), block: Val) -> Val {

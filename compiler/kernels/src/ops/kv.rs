@@ -3,7 +3,7 @@
 use super::byte_rows::{ByteRow, integer, scale_of};
 use super::norm::Values;
 use crate::env::{Count, Env, RowElem, Rows, Scratch};
-use crate::kir::{BinOp, Cast, Elem, Function, Ty, Val};
+use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
 use crate::layout::{KvLayout, LANES, PAGE};
 
 /// A layer's cache and the size of a page of all layers.
@@ -102,6 +102,22 @@ impl KvCache {
         Some(env.b.splat(inverse, LANES))
     }
 
+    /// The same by a warp, of which each thread gets the factor.
+    fn store_scale_in_warp(&self, env: &mut Env, base: Val, slot: Val, from: Val) -> Option<Val> {
+        if !self.layout.has_scales() {
+            return None;
+        }
+        let row = ByteRow { k: self.layout.head_dim };
+        let values = Values::new(env, None, (from, RowElem::F32), row.k);
+        let largest = row.largest_in_warp(env, &values);
+        let (scale, inverse) = scale_of(env, largest);
+        let to = env.at(base, slot, 4);
+        let zero = env.b.index(0);
+        let first = env.b.cmp(Cond::Eq, env.group.lane, zero);
+        env.if_then(first, |env| env.b.store(scale, to, self.layout.scale_offset() as i32));
+        Some(inverse)
+    }
+
     /// Values as the cache holds them.
     fn narrow(&self, env: &mut Env, v: Val, inverse: Option<Val>) -> Val {
         let ty = env.b.ty(v);
@@ -110,7 +126,7 @@ impl KvCache {
                 let q = integer(env, v, inverse);
                 env.b.cast(Cast::Trunc, q, ty.with_elem(Elem::I8))
             }
-            (1, None) => unreachable!("integers have a scale; plans refuse them in groups"),
+            (1, None) => unreachable!("integers have a scale"),
             (2, None) => env.b.cast(Cast::F32ToF16, v, ty.with_elem(Elem::I16)),
             _ => v,
         }
@@ -127,11 +143,12 @@ impl KvCache {
             Part::Counts => unreachable!("counts are no elements"),
         };
         if env.group.threads > 1 {
+            let inverse = self.store_scale_in_warp(env, base, slot, from);
             return env.one_by_one(self.layout.head_dim, |env, e| {
                 let x = env.at(from, e, 4);
                 let x = env.b.load(Ty::F32, x, 0);
                 let to = env.at(start, e, stride * elem);
-                let x = self.narrow(env, x, None);
+                let x = self.narrow(env, x, inverse);
                 env.b.store(x, to, 0);
             });
         }

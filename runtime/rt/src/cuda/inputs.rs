@@ -93,7 +93,7 @@ impl Slot {
         let choice = size_of::<StepArgs>();
         let last = [places.sync, self.sampled.address(), base + choice as u64];
         let words = places.memory.into_iter().chain(arrays).chain(inputs.counts()).chain(last);
-        for (to, word) in staging.chunks_exact_mut(8).zip(words.chain(sampling_words(sampling))) {
+        for (to, word) in staging.chunks_exact_mut(8).zip(words.chain(sampling.words())) {
             to.copy_from_slice(&word.to_le_bytes());
         }
         gpu.copy_in(&self.device, 0, &self.staging, 0, at)?;
@@ -104,13 +104,6 @@ impl Slot {
 /// Bytes of the arguments with the sampling behind them.
 fn head_bytes() -> usize {
     (size_of::<StepArgs>() + size_of::<Sampling>()).next_multiple_of(ALIGN)
-}
-
-/// [`Sampling`] as it lies in memory.
-fn sampling_words(s: &Sampling) -> [u64; 4] {
-    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    let filters = pair(s.top_p.to_bits(), s.top_k);
-    [pair(s.temperature.to_bits(), s.margin.to_bits()), filters, s.seed, s.choose as u64]
 }
 
 #[cfg(test)]
@@ -136,6 +129,6 @@ mod tests {
         let others = [offset_of!(Sampling, top_k), offset_of!(Sampling, seed), offset_of!(Sampling, choose)];
         assert_eq!((floats, others, size_of::<Sampling>()), ([0, 4, 8], [12, 16, 24], 32));
         let sampling = Sampling { temperature: 1.0, margin: -2.0, top_p: 0.5, top_k: 3, seed: 7, choose: 1 };
-        assert_eq!(sampling_words(&sampling), [0xc000_0000_3f80_0000, 0x3_3f00_0000, 7, 1]);
+        assert_eq!(sampling.words(), [0xc000_0000_3f80_0000, 0x3_3f00_0000, 7, 1]);
     }
 }

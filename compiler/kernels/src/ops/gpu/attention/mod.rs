@@ -33,7 +33,7 @@ pub const MOST_CHUNKS: usize = WARP;
 const FEWEST_PAGES: usize = 4;
 /// Query heads of a warp.
 const HEADS: usize = 2;
-/// Bytes of a load.
+/// Bytes of a load of floats. One of bytes has as many elements as one of binary16.
 const LOAD: usize = 16;
 /// Finite stand-in for minus infinity: e^(x - y) is zero for it, and never NaN.
 const LOWEST: f64 = -1e30;
@@ -112,9 +112,14 @@ impl Attention<'_> {
         self.kernel.heads / self.kv_heads()
     }
 
+    /// Bytes of a load.
+    fn load_bytes(&self) -> usize {
+        if self.kernel.cache.layout.elem_bytes == 1 { LOAD / 2 } else { LOAD }
+    }
+
     /// Elements of a load.
     fn per_load(&self) -> usize {
-        LOAD / self.kernel.cache.layout.elem_bytes
+        self.load_bytes() / self.kernel.cache.layout.elem_bytes
     }
 
     fn own_bytes(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Pages of keys and values: scores, their softmax, and weighted values, in a warp's registers.
 
-use super::{Attention, LOAD, LOWEST, Own, State, Work};
+use super::{Attention, LOWEST, Own, State, Work};
 use crate::env::{Env, WARP};
 use crate::kir::{Cast, Cond, Elem, Hint, Ty, Val};
 use crate::layout::PAGE;
@@ -23,12 +23,13 @@ impl Attention<'_> {
             let keys = self.kernel.cache.head(env, page, Part::Keys, work.kv_head);
             let values = self.kernel.cache.head(env, page, Part::Values, work.kv_head);
             let loaded = self.load_page(env, keys, values);
+            let scales = self.scales(env, [keys, values]);
             let scores = self.scores(env, own, (keys, &loaded[0]));
             let base = env.b.mul_const(block, PAGE as i64);
             let state = State(state.to_vec());
             let mut heads = Vec::new();
             for (h, s) in scores.into_iter().enumerate() {
-                heads.push(self.softmax(env, own, (h, s), (base, bounds), &state));
+                heads.push(self.softmax(env, own, (h, s, scales), (base, bounds), &state));
             }
             env.b.warp_barrier();
             let next = self.accumulate(env, own, (values, &loaded[1]), &state, &heads);
@@ -61,14 +62,14 @@ impl Attention<'_> {
     pub(super) fn scores(&self, env: &mut Env, own: Own, (keys, loaded): (Val, &[Val])) -> Vec<Val> {
         let lanes = self.position_lanes();
         let elements = WARP / lanes;
-        let at = env.at(keys, env.group.lane, LOAD);
+        let at = env.at(keys, env.group.lane, self.load_bytes());
         let by = env.b.index(lanes);
         let element = env.b.div(env.group.lane, by);
         let queries = env.at(own.queries, element, 4);
         let zero = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
         let mut sums = vec![zero; self.heads];
         for round in 0..self.head_dim() / elements {
-            let at = env.b.ptr_add_const(at, round * WARP * LOAD);
+            let at = env.b.ptr_add_const(at, round * WARP * self.load_bytes());
             let k = match loaded.get(round) {
                 Some(k) => self.widened(env, *k),
                 None => self.load(env, at),
@@ -86,40 +87,75 @@ impl Attention<'_> {
     /// All that this thread reads of a page in the order of its use, keys and values: in flight together, where
     /// they fit the registers.
     pub(super) fn load_page(&self, env: &mut Env, keys: Val, values: Val) -> [Vec<Val>; 2] {
-        if self.kernel.cache.layout.elem_bytes != 2 || self.head_dim() > 128 || self.pieces() > 1 {
+        let elem = match self.kernel.cache.layout.elem_bytes {
+            1 => Elem::I8,
+            2 => Elem::I16,
+            _ => return [vec![], vec![]],
+        };
+        if self.head_dim() > 128 || self.pieces() > 1 {
             return [vec![], vec![]];
         }
+        let bytes = self.load_bytes();
         let raw = |env: &mut Env, at: Val, i: usize| {
-            let ty = Ty::vector(Elem::I16, self.per_load() as u16);
-            env.b.load_with(ty, at, (i * WARP * LOAD) as i32, LOAD as u32, Hint::None)
+            let ty = Ty::vector(elem, self.per_load() as u16);
+            env.b.load_with(ty, at, (i * WARP * bytes) as i32, bytes as u32, Hint::None)
         };
-        let loads = PAGE * self.head_dim() * 2 / (WARP * LOAD);
-        let first = env.at(keys, env.group.lane, LOAD);
+        let loads = PAGE * self.head_dim() / (WARP * self.per_load());
+        let first = env.at(keys, env.group.lane, bytes);
         let keys = (0..loads).map(|i| raw(env, first, i)).collect();
         // Rows of values that fill a load of the warp follow each other.
         let (lanes, positions) = self.value_lanes();
         if lanes * positions != WARP {
             return [keys, vec![]];
         }
-        let first = env.at(values, env.group.lane, LOAD);
+        let first = env.at(values, env.group.lane, bytes);
         let values = (0..loads).map(|i| raw(env, first, i)).collect();
         [keys, values]
     }
 
-    /// Halves of a load as f32.
-    pub(super) fn widened(&self, env: &mut Env, half: Val) -> Val {
-        let ty = env.b.ty(half).with_elem(Elem::F32);
-        env.b.cast(Cast::F16ToF32, half, ty)
+    /// A load of elements as f32, without their scales.
+    pub(super) fn widened(&self, env: &mut Env, loaded: Val) -> Val {
+        let ty = env.b.ty(loaded).with_elem(Elem::F32);
+        match env.b.ty(loaded).elem {
+            Elem::I8 => {
+                let wide = env.b.cast(Cast::SExt, loaded, ty.with_elem(Elem::I32));
+                env.b.cast(Cast::IntToFloat, wide, ty)
+            }
+            Elem::I16 => env.b.cast(Cast::F16ToF32, loaded, ty),
+            _ => loaded,
+        }
     }
 
     /// One load of the cache as f32.
     pub(super) fn load(&self, env: &mut Env, at: Val) -> Val {
-        let floats = Ty::vector(Elem::F32, self.per_load() as u16);
-        if self.kernel.cache.layout.elem_bytes == 4 {
-            return env.b.load_with(floats, at, 0, LOAD as u32, Hint::None);
-        }
-        let half = env.b.load_with(floats.with_elem(Elem::I16), at, 0, LOAD as u32, Hint::None);
-        env.b.cast(Cast::F16ToF32, half, floats)
+        let elem = match self.kernel.cache.layout.elem_bytes {
+            1 => Elem::I8,
+            2 => Elem::I16,
+            _ => Elem::F32,
+        };
+        let ty = Ty::vector(elem, self.per_load() as u16);
+        let loaded = env.b.load_with(ty, at, 0, self.load_bytes() as u32, Hint::None);
+        self.widened(env, loaded)
+    }
+
+    /// The scales of the keys and of the values at the positions whose scores this thread has, where elements have some.
+    fn scales(&self, env: &mut Env, heads: [Val; 2]) -> Option<[Val; 2]> {
+        let layout = self.kernel.cache.layout;
+        let first = self.own_position(env);
+        layout.has_scales().then(|| {
+            heads.map(|head| {
+                let at = env.at(head, first, 4);
+                let ty = Ty::vector(Elem::F32, self.per_load() as u16);
+                env.b.load_with(ty, at, layout.scale_offset() as i32, 16, Hint::None)
+            })
+        })
+    }
+
+    /// The first position of a page whose score this thread has: i64.
+    fn own_position(&self, env: &mut Env) -> Val {
+        let by = env.b.index(self.position_lanes());
+        let mine = env.b.rem(env.group.lane, by);
+        env.b.mul_const(mine, self.per_load() as i64)
     }
 
     /// Sums of a vector over threads that differ in the masks' bits.
@@ -142,15 +178,14 @@ impl Attention<'_> {
         &self,
         env: &mut Env,
         own: Own,
-        (h, raw): (usize, Val),
+        (h, raw, scales): (usize, Val, Option<[Val; 2]>),
         (base, [first, last]): (Val, [Val; 2]),
         state: &State,
     ) -> [Val; 3] {
         let (max, sum, _) = self.head_state(state, h);
         let (per, lanes) = (self.per_load(), self.position_lanes());
-        let by = env.b.index(lanes);
-        let mine = env.b.rem(env.group.lane, by);
-        let start = env.b.mul_const(mine, per as i64);
+        let (by, start) = (env.b.index(lanes), self.own_position(env));
+        let raw = scales.map_or(raw, |[keys, _]| env.b.mul(raw, keys));
         let position = env.b.add(base, start);
         let position = env.b.cast(Cast::Trunc, position, Ty::I32);
         let lowest = env.b.float(Ty::F32, LOWEST);
@@ -187,6 +222,13 @@ impl Attention<'_> {
         }
         env.if_then(writes, |env| {
             for (i, p) in weights.into_iter().enumerate() {
+                let p = match scales {
+                    None => p,
+                    Some([_, values]) => {
+                        let scale = env.b.extract(values, i as u16);
+                        env.b.mul(p, scale)
+                    }
+                };
                 env.b.store(p, to, 4 * i as i32);
             }
         });
@@ -227,7 +269,7 @@ impl Attention<'_> {
             _ => (env.b.div(env.group.lane, by), env.b.rem(env.group.lane, by)),
         };
         let weights = env.at(own.weights, which, 4);
-        let row = env.at(values, which, lanes * LOAD);
+        let row = env.at(values, which, lanes * self.load_bytes());
         let mut next = Vec::new();
         let mut sums: Vec<Vec<Val>> = Vec::new();
         for (h, [_, _, factor]) in heads.iter().enumerate() {
@@ -239,9 +281,9 @@ impl Attention<'_> {
             let load = env.b.add_const(mine, (piece * WARP) as i64);
             let last = env.b.index(lanes - 1);
             let load = env.b.min(load, last);
-            let at = env.at(row, load, LOAD);
+            let at = env.at(row, load, self.load_bytes());
             for step in 0..PAGE / positions {
-                let at = env.b.ptr_add_const(at, step * positions * lanes * LOAD);
+                let at = env.b.ptr_add_const(at, step * positions * lanes * self.load_bytes());
                 let v = match loaded.get(step) {
                     Some(v) => self.widened(env, *v),
                     None => self.load(env, at),
