@@ -3,9 +3,11 @@
 //! A worker takes a key head and some tokens with the query heads that share it; a warp has 16 rows of
 //! (token, query head). Pages of keys and values go through shared memory, copied [`STAGES`] ahead; scores
 //! and running values stay in registers. Positions that a row does not see get no weight, and where a page
-//! is another sequence's for some rows, those rows see nothing of it. For caches of binary16.
+//! is another sequence's for some rows, those rows see nothing of it. For caches of binary16, and of bytes, which become
+//! binary16 in shared memory.
 
 mod products;
+mod widen;
 
 use super::SHARED_BYTES;
 use super::fragments::thread_of;
@@ -29,10 +31,9 @@ const LOWEST: f64 = -1e30;
 /// Whether a kernel's attention can be made this way.
 pub fn fits(kernel: &AttentionKernel) -> bool {
     let layout = kernel.cache.layout;
-    let stage = 2 * layout.head_bytes();
-    layout.elem_bytes == 2
+    matches!(layout.elem_bytes, 1 | 2)
         && matches!(layout.head_dim, 32 | 64 | 128)
-        && STAGES * stage <= SHARED_BYTES
+        && shared_bytes(kernel) <= SHARED_BYTES
         && matches!(kernel.out.elem, RowElem::F32 | RowElem::Bf16)
 }
 
@@ -96,7 +97,14 @@ pub fn emit(env: &mut Env, kernel: &AttentionKernel, shared: Val) {
 
 /// Bytes of shared memory.
 pub fn shared_bytes(kernel: &AttentionKernel) -> usize {
-    STAGES * 2 * kernel.cache.layout.head_bytes()
+    let layout = kernel.cache.layout;
+    let wide = if layout.elem_bytes == 1 { 2 * halves_bytes(kernel) } else { 0 };
+    STAGES * 2 * layout.head_bytes() + wide
+}
+
+/// Bytes of a head's keys (or values) of a page in binary16.
+fn halves_bytes(kernel: &AttentionKernel) -> usize {
+    PAGE * kernel.cache.layout.head_dim * 2
 }
 
 /// Emits a kernel for many tokens alone.
@@ -240,12 +248,18 @@ impl Flash<'_> {
             let ahead = env.b.add_const(block, STAGES as i64 - 1);
             self.copy(env, item, (seq, ahead, hi), ahead);
             let page = self.stage(env, item, block);
+            let page = if self.is_narrow() { self.widen(env, item, page) } else { page };
             let scores = self.scores(env, page, queries);
             let (scores, stats) = self.softmax(env, block, (rows, sees), &scores, state);
             self.accumulate(env, page, &scores, stats, state)
         });
         env.b.async_wait(0);
         state
+    }
+
+    /// Whether pages are bytes.
+    fn is_narrow(&self) -> bool {
+        self.kernel.cache.layout.elem_bytes == 1
     }
 
     /// Where a block's page lies in shared memory: keys, then values.
@@ -272,8 +286,13 @@ impl Flash<'_> {
                     let piece = env.b.add_const(env.group.thread, first as i64);
                     let one = |env: &mut Env| {
                         let source = env.at(from, piece, COPY);
-                        let place = swizzle(env, piece, row / COPY);
-                        let to = env.b.ptr_add(to, place);
+                        let to = match self.is_narrow() {
+                            true => env.at(to, piece, COPY),
+                            false => {
+                                let place = swizzle(env, piece, row / COPY);
+                                env.b.ptr_add(to, place)
+                            }
+                        };
                         env.b.async_copy(to, source, COPY as u32);
                     };
                     let inside = env.b.cmp(Cond::Lt, piece, end);

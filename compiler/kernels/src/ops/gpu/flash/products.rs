@@ -1,6 +1,6 @@
 //! The products of a page: scores, weights, and weighted values.
 
-use super::{COPY, Flash, LOWEST, Row, halves, swizzle};
+use super::{COPY, Flash, LOWEST, Row, halves, halves_bytes, swizzle};
 use crate::env::Env;
 use crate::kir::{Cast, Cond, Elem, Mma, Ty, Val};
 use crate::layout::PAGE;
@@ -143,7 +143,7 @@ impl Flash<'_> {
         stats: [Val; 6],
         state: &[Val],
     ) -> Vec<Val> {
-        let values = env.b.ptr_add_const(page, self.kernel.cache.layout.head_bytes());
+        let values = env.b.ptr_add_const(page, halves_bytes(self.kernel));
         let [upper, lower] = [stats[4], stats[5]];
         let quad = Ty::vector(Elem::F32, 4);
         let mut factor = env.b.float(quad, 0.0);
