@@ -2,8 +2,9 @@
 //! is no assembler.
 #![cfg(feature = "llvm")]
 
-use llmc::Options;
 use llmc::progress::Progress;
+use llmc::Options;
+use llmc::options::Kv;
 use llmc_ir::Scheme;
 use llmc_ptxas::{Assembled, Disassembler, Function, KernelReport, Loop, Tool, functions};
 use llmc_tests::weights;
@@ -20,7 +21,7 @@ type Spills = [u32; 3];
 
 /// Forms for few tokens or one that spill, by a little and outside of inner loops: what the assembler was measured to
 /// do where 255 registers do not suffice. All others have no stack and spill nothing.
-const FEW_SPILL: [(&str, &str, &str, Spills); 10] = [
+const FEW_SPILL: [(&str, &str, &str, Spills); 11] = [
     ("tinywiki", "plain", "sm_120", [32, 32, 32]),
     ("qwen3", "plain", "sm_120", [40, 40, 40]),
     ("llama3-rope", "plain", "sm_120", [40, 40, 40]),
@@ -31,11 +32,13 @@ const FEW_SPILL: [(&str, &str, &str, Spills); 10] = [
     ("tinywiki", "fp8", "sm_120", [40, 40, 40]),
     ("tinywiki", "nf4(64)", "sm_120", [32, 28, 28]),
     ("llama2", "plain", "sm_120", [8, 4, 4]),
+    ("tinywiki", "plain kv8", "sm_120", [128, 124, 124]),
 ];
 /// The most that a form for many tokens was measured to spill, by the scheme of its weights: tiles hold 128 sums in
 /// registers, and beside them where each thread copies from, and sums of groups with scales.
-const TILES_SPILL: [(&str, Spills); 6] = [
+const TILES_SPILL: [(&str, Spills); 7] = [
     ("plain", [296, 356, 724]),
+    ("plain kv8", [208, 244, 412]),
     ("int4(32)", [608, 1456, 1956]),
     ("w8a8", [280, 296, 488]),
     ("w4", [312, 384, 832]),
@@ -48,11 +51,18 @@ const TILES_SPILL: [(&str, Spills); 6] = [
 struct Case {
     fixture: &'static str,
     scheme: Option<Scheme>,
+    kv: Kv,
 }
 
 impl Case {
+    /// As it is, or in a scheme.
+    fn plain(fixture: &'static str, scheme: Option<Scheme>) -> Case {
+        Case { fixture, scheme, kv: Kv::F16 }
+    }
+
     fn scheme_name(self) -> String {
-        self.scheme.map_or("plain".into(), |s| s.to_string())
+        let name = self.scheme.map_or("plain".into(), |s| s.to_string());
+        if self.kv == Kv::Int8 { name + " kv8" } else { name }
     }
 
     /// Whether products are of bf16.
@@ -114,7 +124,12 @@ fn folder(name: &str) -> PathBuf {
 
 /// Every form of a model's step.
 fn forms(case: Case) -> Vec<Form> {
-    let options = Options { targets: vec!["cuda".into()], quantize: case.scheme, ..Options::new(folder(case.fixture)) };
+    let options = Options {
+        targets: vec!["cuda".into()],
+        quantize: case.scheme,
+        kv: case.kv,
+        ..Options::new(folder(case.fixture))
+    };
     let front = llmc::compile::front(&options, &Progress::Quiet).unwrap_or_else(|e| panic!("{case:?}: {e}"));
     let plan = llmc::compile::plan(&front, &options).unwrap_or_else(|e| panic!("{case:?}: {e}"));
     let backend = options.backend().expect("LLVM is built in");
@@ -256,10 +271,11 @@ fn of_case(case: Case, tools: (&Tool, Option<&Disassembler>)) -> Vec<String> {
 fn cases() -> Vec<Case> {
     let schemes = [None, Some(Scheme::Int4 { group: 32 }), Some(Scheme::W8A8), Some(Scheme::W4)];
     let fixtures = ["gpt2", "llama3-rope", "qwen3", "tinywiki"];
-    let all = schemes.iter().rev().flat_map(|scheme| fixtures.map(|fixture| Case { fixture, scheme: *scheme }));
-    // Codes for floats, and a checkpoint in binary16.
-    let floats = [Scheme::Fp8, Scheme::Nf4 { group: 64 }].map(|s| Case { fixture: "tinywiki", scheme: Some(s) });
-    floats.into_iter().chain([Case { fixture: "llama2", scheme: None }]).chain(all).collect()
+    let all = schemes.iter().rev().flat_map(|scheme| fixtures.map(|fixture| Case::plain(fixture, *scheme)));
+    // Codes for floats, a checkpoint in binary16, and a cache of bytes.
+    let floats = [Scheme::Fp8, Scheme::Nf4 { group: 64 }].map(|s| Case::plain("tinywiki", Some(s)));
+    let bytes = Case { kv: Kv::Int8, ..Case::plain("tinywiki", None) };
+    floats.into_iter().chain([Case::plain("llama2", None), bytes]).chain(all).collect()
 }
 
 #[test]
