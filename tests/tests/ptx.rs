@@ -2,9 +2,9 @@
 //! is no assembler.
 #![cfg(feature = "llvm")]
 
-use llmc::progress::Progress;
 use llmc::Options;
 use llmc::options::Kv;
+use llmc::progress::Progress;
 use llmc_ir::Scheme;
 use llmc_ptxas::{Assembled, Disassembler, Function, KernelReport, Loop, Tool, functions};
 use llmc_tests::weights;

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's chores, each a file.
 
 mod demo;
+mod gpu_bundle;
 mod make_model;
 mod peers;
 mod quality;
@@ -39,11 +40,17 @@ enum Task {
     Peers(peers::Peers),
     /// Write a random-weight checkpoint of a real shape with a full-size tokenizer
     MakeModel {
-        /// llama-1b, qwen3-0.6b or llama-8b
+        /// llama-1b, qwen3-0.6b, llama-8b, or a layer of one: llama-1b-layer, llama-8b-layer
         name: String,
         /// Folder to write [default: target/models/NAME]
         #[arg(short, long)]
         output: Option<PathBuf>,
+    },
+    /// Compile what is to be checked and measured on a machine with a GPU, with the program that does
+    GpuBundle {
+        /// Folder to write
+        #[arg(short, long, default_value = "target/gpu-bundle")]
+        output: PathBuf,
     },
 }
 
@@ -69,8 +76,9 @@ fn run(task: Task) -> Result<()> {
         Task::Peers(args) => peers::run(&args),
         Task::MakeModel { name, output } => {
             let output = output.unwrap_or_else(|| root().join("target/models").join(&name));
-            make_model::run(&name, &output)
+            make_model::run(&name, &output, make_model::Weights::Random)
         }
+        Task::GpuBundle { output } => gpu_bundle::run(&root().join(output)),
     }
 }
 

@@ -27,13 +27,18 @@ struct Shape {
 }
 
 #[rustfmt::skip]
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 5] = [
     Shape { name: "llama-1b", model_type: "llama", architecture: "LlamaForCausalLM", hidden: 2048, ffn: 8192, layers: 16, heads: 32,
             kv_heads: 8, head_dim: 64, vocab: 128256, context: 131072, theta: 5e5, tied: true, qk_norm: false, eps: 1e-5 },
     Shape { name: "qwen3-0.6b", model_type: "qwen3", architecture: "Qwen3ForCausalLM", hidden: 1024, ffn: 3072, layers: 28, heads: 16,
             kv_heads: 8, head_dim: 128, vocab: 151936, context: 40960, theta: 1e6, tied: true, qk_norm: true, eps: 1e-6 },
     Shape { name: "llama-8b", model_type: "llama", architecture: "LlamaForCausalLM", hidden: 4096, ffn: 14336, layers: 32, heads: 32,
             kv_heads: 8, head_dim: 128, vocab: 128256, context: 131072, theta: 5e5, tied: false, qk_norm: false, eps: 1e-5 },
+    // One layer of two of them, with few tokens.
+    Shape { name: "llama-1b-layer", model_type: "llama", architecture: "LlamaForCausalLM", hidden: 2048, ffn: 8192, layers: 1, heads: 32,
+            kv_heads: 8, head_dim: 64, vocab: 4096, context: 131072, theta: 5e5, tied: true, qk_norm: false, eps: 1e-5 },
+    Shape { name: "llama-8b-layer", model_type: "llama", architecture: "LlamaForCausalLM", hidden: 4096, ffn: 14336, layers: 1, heads: 32,
+            kv_heads: 8, head_dim: 128, vocab: 4096, context: 131072, theta: 5e5, tied: false, qk_norm: false, eps: 1e-5 },
 ];
 
 /// Bytes of weights in a shard.
@@ -41,8 +46,17 @@ const SHARD_BYTES: usize = 4 << 30;
 /// Elements written at a time.
 const CHUNK: usize = 1 << 22;
 
+/// What tensors hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    /// Numbers that look random.
+    Random,
+    /// Nothing: a hole in the file, which takes no room on the disk.
+    Zeros,
+}
+
 /// Writes the checkpoint `name` into `folder`.
-pub fn run(name: &str, folder: &Path) -> Result<()> {
+pub fn run(name: &str, folder: &Path, of: Weights) -> Result<()> {
     let Some(shape) = SHAPES.iter().find(|s| s.name == name) else {
         bail!("unknown shape {name}; known are {}", SHAPES.map(|s| s.name).join(", "));
     };
@@ -52,7 +66,7 @@ pub fn run(name: &str, folder: &Path) -> Result<()> {
     eprintln!("tokenizer of {} entries", shape.vocab);
     write("tokenizer.json", llmc_models::tokenizer::synthetic(shape.vocab))?;
     write("generation_config.json", format!("{:#}\n", json!({ "eos_token_id": shape.vocab - 1 })))?;
-    weights(shape, folder)?;
+    weights(shape, folder, of)?;
     eprintln!("wrote {}", folder.display());
     Ok(())
 }
@@ -95,7 +109,7 @@ fn tensors(s: &Shape) -> Vec<(String, Vec<usize>)> {
     out
 }
 
-fn weights(s: &Shape, folder: &Path) -> Result<()> {
+fn weights(s: &Shape, folder: &Path, of: Weights) -> Result<()> {
     let mut shards: Vec<Vec<(String, Vec<usize>)>> = vec![vec![]];
     let mut used = 0;
     for (name, shape) in tensors(s) {
@@ -108,19 +122,19 @@ fn weights(s: &Shape, folder: &Path) -> Result<()> {
         shards.last_mut().expect("a shard").push((name, shape));
     }
     if let [only] = shards.as_slice() {
-        return shard(&folder.join("model.safetensors"), only);
+        return shard(&folder.join("model.safetensors"), only, of);
     }
     let mut map = serde_json::Map::new();
     for (i, tensors) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
-        shard(&folder.join(&file), tensors)?;
+        shard(&folder.join(&file), tensors, of)?;
         map.extend(tensors.iter().map(|(n, _)| (n.clone(), Value::from(file.as_str()))));
     }
     let index = json!({ "metadata": {}, "weight_map": map });
     std::fs::write(folder.join("model.safetensors.index.json"), format!("{index:#}\n")).context("index")
 }
 
-fn shard(path: &Path, tensors: &[(String, Vec<usize>)]) -> Result<()> {
+fn shard(path: &Path, tensors: &[(String, Vec<usize>)], of: Weights) -> Result<()> {
     eprintln!("{}", path.display());
     let mut header = serde_json::Map::new();
     let mut offset = 0;
@@ -134,6 +148,10 @@ fn shard(path: &Path, tensors: &[(String, Vec<usize>)]) -> Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
     out.write_all(&(text.len() as u64).to_le_bytes())?;
     out.write_all(text.as_bytes())?;
+    if of == Weights::Zeros {
+        let end = 8 + text.len() + offset;
+        return Ok(out.into_inner().map_err(|e| e.into_error())?.set_len(end as u64)?);
+    }
     let normal = normal_table();
     for (i, (name, shape)) in tensors.iter().enumerate() {
         let n: usize = shape.iter().product();

@@ -105,20 +105,10 @@ impl Artifact {
         self.manifest.variants.iter().any(|v| v.group.is_some() == gpu)
     }
 
-    fn engine_on_gpu(&self, index: usize, mut options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
-        let mut variants = self.manifest.variants.iter().enumerate();
-        let variant = variants.find_map(|(i, v)| v.group.as_ref().map(|_| i)).ok_or_else(|| {
-            Error::device(
-                "this artifact was compiled for the CPU alone; give --device cpu, or compile with --target cuda",
-            )
-        })?;
-        options.variant = variant;
+    fn engine_on_gpu(&self, index: usize, options: Options) -> Result<(Engine, Option<JoinHandle<()>>)> {
         let images = self.payload.section(SectionKind::Device).unwrap_or(&[]);
-        let weights = self.weights()?;
-        let groups = self.manifest.variants.iter().filter_map(|v| v.group.clone()).collect();
-        let step = GpuStep::open(index, images, groups, weights)?;
-        // SAFETY: the kernel and the weights belong to this variant of the same artifact.
-        let engine = unsafe { Engine::new(&self.manifest, Runner::Gpu(Box::new(step)), weights, &options) }?;
+        // SAFETY: the images and the weights belong to the same artifact as the manifest.
+        let engine = unsafe { on_gpu(&self.manifest, images, self.weights()?, (index, options)) }?;
         Ok((engine, None))
     }
 
@@ -151,6 +141,30 @@ impl Artifact {
         let engine = unsafe { Engine::new(&self.manifest, Runner::Cpu(entry.step), weights, &options) }?;
         Ok((engine, populating))
     }
+}
+
+/// An engine on the GPU of a number; the options' variant is found here.
+///
+/// # Errors
+///
+/// Exit code 5 without such a device or code for it, 4 without the memory.
+///
+/// # Safety
+///
+/// `images` and `weights` must be of the compilation that the manifest tells of.
+pub unsafe fn on_gpu(
+    manifest: &Manifest,
+    images: &'static [u8],
+    weights: &'static [u8],
+    (index, mut options): (usize, Options),
+) -> Result<Engine> {
+    options.variant = manifest.variants.iter().position(|v| v.group.is_some()).ok_or_else(|| {
+        Error::device("this artifact was compiled for the CPU alone; give --device cpu, or compile with --target cuda")
+    })?;
+    let groups = manifest.variants.iter().filter_map(|v| v.group.clone()).collect();
+    let step = GpuStep::open(index, images, groups, weights)?;
+    // SAFETY: as the caller promises.
+    unsafe { Engine::new(manifest, Runner::Gpu(Box::new(step)), weights, &options) }
 }
 
 /// What to run on.

@@ -1,0 +1,98 @@
+//! `gpu-check BUNDLE`: is every model of the bundle right on this machine's GPU, and how fast are they?
+//!
+//! Exit codes: 0 where all models agree, 1 where one does not, 77 where there is no GPU, else those of artifacts.
+
+use clap::Parser;
+use gpu_check::agreement::{self, Agreement};
+use gpu_check::bundle;
+use gpu_check::speed::{self, Measured};
+use llmc_rt::error::{Error, Kind, Result};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What a test that cannot run exits with.
+const SKIPPED: u8 = 77;
+
+#[derive(Parser)]
+#[command(about = "Check and measure compiled models on a GPU")]
+struct Cli {
+    /// The folder that `cargo xtask gpu-bundle` made
+    bundle: PathBuf,
+    /// Which GPU
+    #[arg(long, default_value_t = 0)]
+    device: usize,
+    /// File for the results, as JSON
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Only models whose name has this in it
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(if e.kind == Kind::Device { SKIPPED } else { e.code() as u8 })
+        }
+    }
+}
+
+/// Whether all models agree.
+fn run(cli: &Cli) -> Result<bool> {
+    let list = bundle::list(&cli.bundle)?;
+    let (mut agreements, mut speeds, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    println!("{:32} {:>9} {:>9} {:>9} {:>9}  bits  greedy", "model", "allowed", "one step", "of five", "of one");
+    for model in list.models.iter().filter(|m| m.name.contains(&cli.only)) {
+        match agreement::check(&cli.bundle, model, cli.device) {
+            Ok(found) => agreements.push(told(found)),
+            Err(e) => failed.push(refused(&model.name, e)?),
+        }
+    }
+    println!("\n{:32} {:>12} {:>9} {:>9} {:>7} {:>10}", "model", "prefill/s", "decode/s", "filtered", "of R", "R GB/s");
+    for speed in list.speeds.iter().filter(|s| s.name.contains(&cli.only)) {
+        match speed::measure(&cli.bundle, speed, cli.device) {
+            Ok(found) => speeds.push(measured(found)),
+            Err(e) => failed.push(refused(&speed.name, e)?),
+        }
+        save(cli.output.as_deref(), &agreements, &speeds, &failed)?;
+    }
+    save(cli.output.as_deref(), &agreements, &speeds, &failed)?;
+    let right = agreements.iter().filter(|a| a.holds()).count();
+    println!("\n{right} of {} models agree, {} could not be run", agreements.len(), failed.len());
+    Ok(right == agreements.len() && failed.is_empty())
+}
+
+/// Notes why a model did not run; without a GPU none does.
+fn refused(name: &str, error: Error) -> Result<String> {
+    if error.kind == Kind::Device {
+        return Err(error);
+    }
+    println!("{name:32} {error}");
+    Ok(format!("{name}: {error}"))
+}
+
+fn told(a: Agreement) -> Agreement {
+    let [whole, few, one] = a.errors;
+    let (bits, verdict) = (if a.same_bits { "same" } else { "OTHER" }, if a.holds() { "" } else { "  WRONG" });
+    let greedy = format!("{}/{}", a.greedy.0, a.greedy.1);
+    println!("{:32} {:9.1e} {whole:9.1e} {few:9.1e} {one:9.1e}  {bits}  {greedy}{verdict}", a.name, a.tolerance);
+    a
+}
+
+fn measured(m: Measured) -> Measured {
+    let Measured { name, prefill_tok_s, decode_tok_s, filtered_tok_s, percent, ceiling_gb_s, .. } = &m;
+    println!(
+        "{name:32} {prefill_tok_s:12.0} {decode_tok_s:9.1} {filtered_tok_s:9.1} {percent:6.1}% {ceiling_gb_s:10.0}"
+    );
+    m
+}
+
+fn save(output: Option<&Path>, agreements: &[Agreement], speeds: &[Measured], failed: &[String]) -> Result<()> {
+    let Some(path) = output else { return Ok(()) };
+    let text = format!("{:#}\n", json!({ "agreements": agreements, "speeds": speeds, "failed": failed }));
+    std::fs::write(path, text).map_err(|e| Error::failed(format!("{}: {e}", path.display())))
+}

@@ -1,0 +1,208 @@
+//! `gpu-bundle OUT [MODEL..]`: compiles what `gpu-check` checks and measures into the folder OUT. Of the models named only
+//! their shapes are taken: those of one layer are checked against a CPU, the others measured.
+
+use gpu_check::bundle::{self, Bundle, Speed};
+use llmc::options::{Activations, Kv};
+use llmc::payload::Payload;
+use llmc::progress::Progress;
+use llmc::{Options, compile, manifest};
+use llmc_ir::interp::Interp;
+use llmc_ir::quant::Scheme;
+use llmc_kernels::Target;
+use llmc_link::PayloadSource;
+use llmc_lower::Plan;
+use llmc_ptxas::Tool;
+use llmc_tests::reference::{Prompt, prompts};
+use llmc_tests::step::{Model, Native, Pages, prefill};
+use llmc_tests::{amx, weights};
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Fixtures with references.
+const FIXTURES: [&str; 10] = [
+    "llama2",
+    "llama3-rope",
+    "llama-bias",
+    "llama-linear-rope",
+    "llama-yarn",
+    "mistral",
+    "qwen2",
+    "qwen2-sliding",
+    "qwen3",
+    "gpt2",
+];
+/// Those whose rows are rounded too.
+const ROUNDED: [&str; 4] = ["llama2", "llama3-rope", "qwen3", "gpt2"];
+/// One whose weights are stored in every scheme.
+const QUANTIZED: &str = "qwen3";
+const SCHEMES: [Scheme; 14] = [
+    Scheme::W8A8,
+    Scheme::W8 { group: 32 },
+    Scheme::W8 { group: 128 },
+    Scheme::W6,
+    Scheme::W5,
+    Scheme::W4,
+    Scheme::W3,
+    Scheme::W2,
+    Scheme::Int4 { group: 32 },
+    Scheme::Int4 { group: 128 },
+    Scheme::Int4Asym { group: 64 },
+    Scheme::Nf4 { group: 32 },
+    Scheme::Nf4 { group: 64 },
+    Scheme::Fp8,
+];
+/// Schemes whose speed is measured, beside none.
+const MEASURED: [Scheme; 5] =
+    [Scheme::W8A8, Scheme::Fp8, Scheme::W4, Scheme::Int4 { group: 128 }, Scheme::Nf4 { group: 64 }];
+
+/// What products of f32 may be off by, those of rounded rows, and what falls on the edge between two integers.
+const EXACT: f32 = 1e-4;
+const ROUNDING: f32 = 2e-2;
+const EDGES: f32 = 6e-2;
+
+/// Tokens of a text for a layer.
+const TEXT: usize = 40;
+
+/// A model of the bundle.
+struct Case {
+    name: String,
+    options: Options,
+    tolerance: f32,
+    /// Whether what is expected is the reference, its tokens included, or else what the graph means.
+    by_reference: bool,
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let out = arguments.next().ok_or("usage: gpu-bundle OUT [MODEL..]")?;
+    let mut list = Bundle::default();
+    for case in cases(&out.join("fixtures")) {
+        eprintln!("{}", case.name);
+        list.models.push(model(&out, &case)?);
+    }
+    fs::remove_dir_all(out.join("fixtures"))?;
+    for shape in arguments {
+        for scheme in [None].into_iter().chain(MEASURED.map(Some)) {
+            match shape.to_string_lossy().ends_with("-layer") {
+                true => list.models.push(layer(&out, &shape, scheme)?),
+                false => list.speeds.push(speed(&out, &shape, scheme)?),
+            }
+        }
+    }
+    fs::write(out.join(bundle::LIST), serde_json::to_vec_pretty(&list)?)?;
+    Ok(())
+}
+
+/// How to compile a model for GPUs: machine code too where there is an assembler, as the driver's takes long.
+fn options(folder: PathBuf) -> Options {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cuda-tools");
+    let ptxas = Tool::find(Some(&fetched)).or_else(|| Tool::find(None)).map(|tool| tool.path().to_path_buf());
+    Options { targets: vec!["cuda".into()], ptxas, ..Options::new(folder) }
+}
+
+/// Every model whose results are known; the fixtures' weights are written into `folder`.
+fn cases(folder: &Path) -> Vec<Case> {
+    let base = |fixture: &str| options(weights::model(fixture, "config.json", folder));
+    let case = |name: String, options, tolerance, by_reference| Case { name, options, tolerance, by_reference };
+    let exact = FIXTURES.map(|f| {
+        let options = Options { activations: Activations::F32, kv: Kv::F32, ..base(f) };
+        case(format!("{f}-f32"), options, EXACT, true)
+    });
+    let rounded = ROUNDED.map(|f| case(format!("{f}-rounded"), base(f), ROUNDING, false));
+    let quantized = SCHEMES.map(|scheme| {
+        let options = Options { quantize: Some(scheme), ..base(QUANTIZED) };
+        case(format!("{QUANTIZED}-{}", scheme.to_string().replace(['(', ')'], "-")), options, EDGES, false)
+    });
+    let bytes = Options { kv: Kv::Int8, ..base("llama3-rope") };
+    let bytes = [case("llama3-rope-kv8".into(), bytes, EDGES, false)];
+    exact.into_iter().chain(rounded).chain(quantized).chain(bytes).collect()
+}
+
+/// Compiles a model and writes its parts with what is expected of it.
+fn model(out: &Path, case: &Case) -> Result<bundle::Model> {
+    let folder = out.join(&case.name);
+    let (front, _) = compile_into(&folder, &case.options, true)?;
+    let Prompt { ids, logits, greedy, .. } = prompts(&reference(&case.options.model)).swap_remove(0);
+    let expected = if case.by_reference { logits } else { meaning(&front, &ids)? };
+    fs::write(folder.join(bundle::LOGITS), expected.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+    let tokens = |ids: Vec<i32>| ids.into_iter().map(|id| id as u32).collect();
+    let greedy = if case.by_reference { tokens(greedy) } else { vec![] };
+    Ok(bundle::Model { name: case.name.clone(), tolerance: case.tolerance, ids: tokens(ids), greedy })
+}
+
+/// The fixture that a folder of weights was made from.
+fn reference(folder: &Path) -> PathBuf {
+    let name = folder.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix("-config.json"));
+    weights::fixtures().join(name.expect("folders are named for their fixtures"))
+}
+
+/// The logits that the graph means.
+fn meaning(front: &compile::Front, ids: &[i32]) -> Result<Vec<f32>> {
+    let params = front.params();
+    let positions: Vec<i32> = (0..ids.len() as i32).collect();
+    let logits = Interp::new(&front.module, &params).step(ids, &positions, &vec![0; ids.len()], &positions)?;
+    Ok(logits.as_f32()?.to_vec())
+}
+
+/// What the folder of a shape in a scheme is called.
+fn name_of(shape: &Path, scheme: Option<Scheme>) -> String {
+    let own = shape.file_name().and_then(|n| n.to_str()).unwrap_or("model");
+    let scheme = scheme.map_or("plain".into(), |s| s.to_string().replace(['(', ')'], "-"));
+    let name = format!("{own}-{scheme}");
+    eprintln!("{name}");
+    name
+}
+
+/// The parts of a model with made-up weights, and what a CPU here computes with the same.
+fn layer(out: &Path, shape: &Path, scheme: Option<Scheme>) -> Result<bundle::Model> {
+    let name = name_of(shape, scheme);
+    let here = Target::best(amx::native()).ok_or("no target runs here")?.name;
+    let options = Options {
+        targets: vec!["cuda".into(), here],
+        quantize: scheme,
+        ctx_size: Some(2 * TEXT),
+        ..options(shape.to_path_buf())
+    };
+    let (front, plan) = compile_into(&out.join(&name), &options, false)?;
+    let variant = plan.variants.iter().position(|v| !v.target.is_gpu()).ok_or("a CPU's code was asked for")?;
+    let model = Model { weights: bundle::made_up(plan.weights.bytes), plan, vocab: front.opened.spec.vocab, variant };
+    let backend = options.backend()?;
+    let mut native = Native::new(&model, &*backend, Pages::new(0, 1, 2 * TEXT), 2);
+    let ids: Vec<i32> = (0..TEXT as i32).map(|i| (i * 7919 + 13) % model.vocab as i32).collect();
+    let expected = prefill(&mut native, 0, &ids, TEXT);
+    fs::write(
+        out.join(&name).join(bundle::LOGITS),
+        expected.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
+    )?;
+    let ids = ids.into_iter().map(|id| id as u32).collect();
+    Ok(bundle::Model { name, tolerance: EDGES, ids, greedy: vec![] })
+}
+
+/// The parts of a model whose weights do not matter.
+fn speed(out: &Path, shape: &Path, scheme: Option<Scheme>) -> Result<Speed> {
+    let name = name_of(shape, scheme);
+    let options = Options { quantize: scheme, ctx_size: Some(4096), ..options(shape.to_path_buf()) };
+    compile_into(&out.join(&name), &options, false)?;
+    Ok(Speed { name, prefill: 2048, depth: 1024, decode: 128 })
+}
+
+/// Compiles a model and writes its parts.
+fn compile_into(folder: &Path, options: &Options, weights: bool) -> Result<(compile::Front, Plan)> {
+    fs::create_dir_all(folder)?;
+    let progress = Progress::Quiet;
+    let front = compile::front(options, &progress)?;
+    let plan = compile::plan(&front, options)?;
+    let (_, device) = compile::objects(&plan, options, &progress)?;
+    let manifest = manifest::build(&front, &plan, options)?;
+    fs::write(folder.join(bundle::MANIFEST), serde_json::to_vec(&manifest)?)?;
+    fs::write(folder.join(bundle::CODE), device.ok_or("code for GPUs was asked for")?)?;
+    if weights {
+        let mut payload = Payload::new(&front, &plan, &manifest, (None, None), &progress);
+        let mut file = std::io::BufWriter::new(fs::File::create(folder.join(bundle::WEIGHTS))?);
+        payload.write_weights(&mut file).map_err(|e| e.to_string())?;
+    }
+    Ok((front, plan))
+}
