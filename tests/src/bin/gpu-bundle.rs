@@ -1,5 +1,5 @@
-//! `gpu-bundle OUT [MODEL..]`: compiles what `gpu-check` checks and measures into the folder OUT. Of the models named only
-//! their shapes are taken: those of one layer are checked against a CPU, the others measured.
+//! Compiles what `gpu-check` checks and measures: fixtures with what they should compute, layers of real shapes with what a
+//! CPU here computes of made-up weights, and whole shapes without any.
 
 use gpu_check::bundle::{self, Bundle, Speed};
 use llmc::options::{Activations, Kv};
@@ -14,7 +14,7 @@ use llmc_lower::Plan;
 use llmc_ptxas::Tool;
 use llmc_tests::reference::{Prompt, prompts};
 use llmc_tests::step::{Model, Native, Pages, prefill};
-use llmc_tests::{amx, weights};
+use llmc_tests::{SCHEMES, amx, weights};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,22 +38,6 @@ const FIXTURES: [&str; 10] = [
 const ROUNDED: [&str; 4] = ["llama2", "llama3-rope", "qwen3", "gpt2"];
 /// One whose weights are stored in every scheme.
 const QUANTIZED: &str = "qwen3";
-const SCHEMES: [Scheme; 14] = [
-    Scheme::W8A8,
-    Scheme::W8 { group: 32 },
-    Scheme::W8 { group: 128 },
-    Scheme::W6,
-    Scheme::W5,
-    Scheme::W4,
-    Scheme::W3,
-    Scheme::W2,
-    Scheme::Int4 { group: 32 },
-    Scheme::Int4 { group: 128 },
-    Scheme::Int4Asym { group: 64 },
-    Scheme::Nf4 { group: 32 },
-    Scheme::Nf4 { group: 64 },
-    Scheme::Fp8,
-];
 /// Schemes whose speed is measured, beside none.
 const MEASURED: [Scheme; 5] =
     [Scheme::W8A8, Scheme::Fp8, Scheme::W4, Scheme::Int4 { group: 128 }, Scheme::Nf4 { group: 64 }];
@@ -75,20 +59,36 @@ struct Case {
     by_reference: bool,
 }
 
+#[derive(clap::Parser)]
+#[command(about = "Compile what gpu-check checks and measures")]
+struct Cli {
+    /// Folder to write
+    output: PathBuf,
+    /// Checkpoints whose shapes are taken: of those of one layer results are checked, of others the speed is measured
+    shapes: Vec<PathBuf>,
+    /// Only models whose name has this in it
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
 fn main() -> Result<()> {
-    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let out = arguments.next().ok_or("usage: gpu-bundle OUT [MODEL..]")?;
+    let Cli { output: out, shapes, only } = clap::Parser::parse();
     let mut list = Bundle::default();
-    for case in cases(&out.join("fixtures")) {
+    for case in cases(&out.join("fixtures")).into_iter().filter(|c| c.name.contains(&only)) {
         eprintln!("{}", case.name);
         list.models.push(model(&out, &case)?);
     }
     fs::remove_dir_all(out.join("fixtures"))?;
-    for shape in arguments {
+    for shape in &shapes {
         for scheme in [None].into_iter().chain(MEASURED.map(Some)) {
+            let name = name_of(shape, scheme);
+            if !name.contains(&only) {
+                continue;
+            }
+            eprintln!("{name}");
             match shape.to_string_lossy().ends_with("-layer") {
-                true => list.models.push(layer(&out, &shape, scheme)?),
-                false => list.speeds.push(speed(&out, &shape, scheme)?),
+                true => list.models.push(layer(&out, shape, (name, scheme))?),
+                false => list.speeds.push(speed(&out, shape, (name, scheme))?),
             }
         }
     }
@@ -151,14 +151,11 @@ fn meaning(front: &compile::Front, ids: &[i32]) -> Result<Vec<f32>> {
 fn name_of(shape: &Path, scheme: Option<Scheme>) -> String {
     let own = shape.file_name().and_then(|n| n.to_str()).unwrap_or("model");
     let scheme = scheme.map_or("plain".into(), |s| s.to_string().replace(['(', ')'], "-"));
-    let name = format!("{own}-{scheme}");
-    eprintln!("{name}");
-    name
+    format!("{own}-{scheme}")
 }
 
 /// The parts of a model with made-up weights, and what a CPU here computes with the same.
-fn layer(out: &Path, shape: &Path, scheme: Option<Scheme>) -> Result<bundle::Model> {
-    let name = name_of(shape, scheme);
+fn layer(out: &Path, shape: &Path, (name, scheme): (String, Option<Scheme>)) -> Result<bundle::Model> {
     let here = Target::best(amx::native()).ok_or("no target runs here")?.name;
     let options = Options {
         targets: vec!["cuda".into(), here],
@@ -182,8 +179,7 @@ fn layer(out: &Path, shape: &Path, scheme: Option<Scheme>) -> Result<bundle::Mod
 }
 
 /// The parts of a model whose weights do not matter.
-fn speed(out: &Path, shape: &Path, scheme: Option<Scheme>) -> Result<Speed> {
-    let name = name_of(shape, scheme);
+fn speed(out: &Path, shape: &Path, (name, scheme): (String, Option<Scheme>)) -> Result<Speed> {
     let options = Options { quantize: scheme, ctx_size: Some(4096), ..options(shape.to_path_buf()) };
     compile_into(&out.join(&name), &options, false)?;
     Ok(Speed { name, prefill: 2048, depth: 1024, decode: 128 })

@@ -1,13 +1,14 @@
 //! Steps of groups of threads, as a GPU runs them, on the kernel IR's interpreter: every race between threads,
 //! every missing wait and every read of what was not written is found in whatever order threads run.
 
-use crate::quantized::{EDGES, ROUNDING, SCHEMES, bits, errors};
+use crate::quantized::{EDGES, ROUNDING, bits, errors};
 use llmc_abi::step::Sampling;
 use llmc_ir::{DType, Scheme};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::{Choice, Pruning};
+use llmc_tests::SCHEMES;
 use llmc_tests::reference::{prompts, relative_error};
 use llmc_tests::step::{Interpreted, Model, Pages, Planning, Runner, Step, meaning, prefill};
 use llmc_tests::weights;

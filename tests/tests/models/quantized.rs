@@ -11,6 +11,7 @@ use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::Choice;
+use llmc_tests::SCHEMES;
 use llmc_tests::amx;
 use llmc_tests::artifact::{Artifact, BACKENDS, defaults};
 use llmc_tests::reference::{Prompt, prompts};
@@ -19,24 +20,6 @@ use llmc_tests::weights;
 use std::path::{Path, PathBuf};
 
 const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
-
-/// Every scheme that has kernels, groups of every size.
-pub const SCHEMES: [Scheme; 14] = [
-    Scheme::W8A8,
-    Scheme::W8 { group: 32 },
-    Scheme::W8 { group: 128 },
-    Scheme::W6,
-    Scheme::W5,
-    Scheme::W4,
-    Scheme::W3,
-    Scheme::W2,
-    Scheme::Int4 { group: 64 },
-    Scheme::Int4Asym { group: 32 },
-    Scheme::Int4Asym { group: 128 },
-    Scheme::Nf4 { group: 32 },
-    Scheme::Nf4 { group: 64 },
-    Scheme::Fp8,
-];
 
 fn model(name: &str) -> PathBuf {
     weights::model(name, "config.json", &Path::new(TEMPORARY).join("quantized"))

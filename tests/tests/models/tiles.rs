@@ -3,13 +3,14 @@
 
 use crate::invariance::backends;
 use crate::large::tied;
-use crate::quantized::{SCHEMES, bits};
+use crate::quantized::bits;
 use half::bf16;
 use llmc_ir::{DType, Dim, ParamSource, Scheme, TensorType};
 use llmc_kernels::Target;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
 use llmc_passes::{Choice, Pruning};
+use llmc_tests::SCHEMES;
 use llmc_tests::reference::{Prompt, prompts};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, prefill};
 use llmc_tests::weights;

@@ -94,7 +94,7 @@ impl ByteRow {
     }
 
     /// The largest magnitude of a row whose elements a warp's threads share, in all of them.
-    pub(super) fn largest_in_warp(self, env: &mut Env, x: &Values) -> Val {
+    fn largest_in_warp(self, env: &mut Env, x: &Values) -> Val {
         let (lane, zero) = (env.group.lane, env.b.float(Ty::F32, 0.0));
         let (hi, step) = (env.b.index(self.k), env.b.index(BLOCK));
         let found = env.for_carried((lane, hi, step), &[zero], |env, i, found| {
@@ -141,8 +141,11 @@ impl ByteRow {
         }
     }
 
-    /// The largest magnitude in the row.
+    /// The largest magnitude in the row; in a group a warp's threads find it together.
     pub(super) fn largest(self, env: &mut Env, x: &Values) -> Val {
+        if env.group.threads > 1 {
+            return self.largest_in_warp(env, x);
+        }
         let zero = env.b.float(FLOATS, 0.0);
         let whole = self.k / VECTOR * VECTOR;
         let (lo, hi, step) = (env.b.index(0), env.b.index(whole), env.b.index(VECTOR));

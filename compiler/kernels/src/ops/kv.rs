@@ -88,7 +88,7 @@ impl KvCache {
     }
 
     /// Finds the scale of the head at `from`, stores it for the slot, and gives what elements are multiplied
-    /// with before they are rounded. None where elements have no scale.
+    /// with before they are rounded, as many as are stored at once. None where elements have no scale.
     fn store_scale(&self, env: &mut Env, base: Val, slot: Val, from: Val) -> Option<Val> {
         if !self.layout.has_scales() {
             return None;
@@ -98,24 +98,16 @@ impl KvCache {
         let largest = row.largest(env, &values);
         let (scale, inverse) = scale_of(env, largest);
         let to = env.at(base, slot, 4);
-        env.b.store(scale, to, self.layout.scale_offset() as i32);
-        Some(env.b.splat(inverse, LANES))
-    }
-
-    /// The same by a warp, of which each thread gets the factor.
-    fn store_scale_in_warp(&self, env: &mut Env, base: Val, slot: Val, from: Val) -> Option<Val> {
-        if !self.layout.has_scales() {
-            return None;
+        let store = |env: &mut Env| env.b.store(scale, to, self.layout.scale_offset() as i32);
+        if env.group.threads > 1 {
+            let zero = env.b.index(0);
+            let first = env.b.cmp(Cond::Eq, env.group.lane, zero);
+            env.if_then(first, store);
+        } else {
+            store(env);
         }
-        let row = ByteRow { k: self.layout.head_dim };
-        let values = Values::new(env, None, (from, RowElem::F32), row.k);
-        let largest = row.largest_in_warp(env, &values);
-        let (scale, inverse) = scale_of(env, largest);
-        let to = env.at(base, slot, 4);
-        let zero = env.b.index(0);
-        let first = env.b.cmp(Cond::Eq, env.group.lane, zero);
-        env.if_then(first, |env| env.b.store(scale, to, self.layout.scale_offset() as i32));
-        Some(inverse)
+        let lanes = env.lanes();
+        Some(env.b.splat(inverse, lanes))
     }
 
     /// Values as the cache holds them.
@@ -142,8 +134,8 @@ impl KvCache {
             Part::Values => (1, env.at(base, slot, self.layout.head_dim * elem)),
             Part::Counts => unreachable!("counts are no elements"),
         };
+        let inverse = self.store_scale(env, base, slot, from);
         if env.group.threads > 1 {
-            let inverse = self.store_scale_in_warp(env, base, slot, from);
             return env.one_by_one(self.layout.head_dim, |env, e| {
                 let x = env.at(from, e, 4);
                 let x = env.b.load(Ty::F32, x, 0);
@@ -152,7 +144,6 @@ impl KvCache {
                 env.b.store(x, to, 0);
             });
         }
-        let inverse = self.store_scale(env, base, slot, from);
         let mut e = 0;
         while e < self.layout.head_dim {
             let v = env.b.load(VECTOR, from, 4 * e as i32);
