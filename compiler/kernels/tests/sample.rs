@@ -207,6 +207,15 @@ fn filters_keep_what_the_contract_says() {
     }
 }
 
+#[test]
+fn of_nothing_usable_filters_keep_nothing() {
+    let case = Case { vocab: 200, logits: vec![f32::NEG_INFINITY; 200], positions: vec![3] };
+    for (top_k, top_p) in [(5, 1.0), (0, 0.5), (5, 0.5)] {
+        let told = case.run(Sampling { temperature: 1.0, top_k, top_p, ..GREEDY }, 2, Order::Forward).1;
+        assert_eq!(told, [-1], "top-k {top_k}, top-p {top_p}");
+    }
+}
+
 /// What is equal at the edge stays together, and what is no number is never counted.
 #[test]
 fn equal_logits_are_kept_together() {

@@ -7,6 +7,7 @@ use llmc_rt::error::{Error, Result};
 use llmc_rt::sampler::SplitMix64;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The list of it all, `bundle.json`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -77,14 +78,14 @@ pub fn engine(folder: &Path, device: usize, context: Option<usize>) -> Result<En
     let manifest: Manifest = parse(folder, MANIFEST)?;
     let code = read(folder, CODE)?.leak();
     let size = manifest.weights.bytes as usize;
-    let weights = if folder.join(WEIGHTS).exists() { read(folder, WEIGHTS)? } else { made_up(size) };
+    let weights = if folder.join(WEIGHTS).exists() { read(folder, WEIGHTS)?.leak() } else { kept(size) };
     if weights.len() != size {
         let found = weights.len();
         return Err(Error::input(format!("{}: {found} bytes of weights, {size} expected", folder.display())));
     }
     let options = Options { context, ..Options::default() };
     // SAFETY: code, manifest and the size of the weights are of one compilation, and its kernels read nothing else.
-    unsafe { artifact::on_gpu(&manifest, code, weights.leak(), (device, options)) }
+    unsafe { artifact::on_gpu(&manifest, code, weights, (device, options)) }
 }
 
 /// Weights that are small numbers, whatever they are read as: of every two bytes the upper one is that of a bf16 near
@@ -103,6 +104,16 @@ pub fn made_up(bytes: usize) -> Vec<u8> {
         }
     });
     all
+}
+
+/// The same, to the end of the process; models share them.
+fn kept(bytes: usize) -> &'static [u8] {
+    static ALL: Mutex<&[u8]> = Mutex::new(&[]);
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.len() < bytes {
+        *all = made_up(bytes).leak();
+    }
+    &all[..bytes]
 }
 
 /// Bytes of [`made_up`] with a seed of their own.
@@ -130,9 +141,10 @@ mod tests {
         assert_eq!((all.len(), made_up(3).len()), (1000, 3));
     }
 
-    /// Whatever the number of threads.
+    /// Whatever the number of threads, and of all bytes.
     #[test]
     fn weights_are_the_same_everywhere() {
+        assert!(kept(PART + 100) == &made_up(2 * PART)[..PART + 100] && kept(7) == &made_up(PART)[..7]);
         let all = made_up(5 * PART / 2);
         for (i, part) in all.chunks(PART).enumerate() {
             let mut expected = vec![0; part.len()];
