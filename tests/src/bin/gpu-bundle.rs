@@ -6,6 +6,7 @@ use llmc::options::{Activations, Kv};
 use llmc::payload::Payload;
 use llmc::progress::Progress;
 use llmc::{Options, compile, manifest};
+use llmc_abi::device::{DeviceImage, DeviceKind};
 use llmc_ir::interp::Interp;
 use llmc_ir::quant::Scheme;
 use llmc_kernels::Target;
@@ -185,6 +186,22 @@ fn speed(out: &Path, shape: &Path, (name, scheme): (String, Option<Scheme>)) -> 
     Ok(Speed { name, prefill: 2048, depth: 1024, decode: 128 })
 }
 
+/// Code for GPUs in little room: what is tuned to a generation as machine code, if there is an assembler, and else text
+/// that every driver compiles.
+fn lean(device: &[u8]) -> Result<Vec<u8>> {
+    let images = llmc_abi::device::read(device).ok_or("the images just written are sound")?;
+    let wanted = images.iter().filter(|i| i.specific == (i.kind == DeviceKind::Cubin));
+    let owned = wanted.map(|i| DeviceImage {
+        step: i.step,
+        kind: i.kind,
+        arch: i.arch,
+        specific: i.specific,
+        shared_bytes: i.shared_bytes,
+        bytes: i.bytes.to_vec(),
+    });
+    Ok(llmc_abi::device::write(&owned.collect::<Vec<_>>()))
+}
+
 /// Compiles a model and writes its parts.
 fn compile_into(folder: &Path, options: &Options, weights: bool) -> Result<(compile::Front, Plan)> {
     fs::create_dir_all(folder)?;
@@ -194,7 +211,7 @@ fn compile_into(folder: &Path, options: &Options, weights: bool) -> Result<(comp
     let (_, device) = compile::objects(&plan, options, &progress)?;
     let manifest = manifest::build(&front, &plan, options)?;
     fs::write(folder.join(bundle::MANIFEST), serde_json::to_vec(&manifest)?)?;
-    fs::write(folder.join(bundle::CODE), device.ok_or("code for GPUs was asked for")?)?;
+    fs::write(folder.join(bundle::CODE), lean(&device.ok_or("code for GPUs was asked for")?)?)?;
     if weights {
         let mut payload = Payload::new(&front, &plan, &manifest, (None, None), &progress);
         let mut file = std::io::BufWriter::new(fs::File::create(folder.join(bundle::WEIGHTS))?);
