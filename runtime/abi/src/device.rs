@@ -33,7 +33,7 @@ pub struct DeviceImage<B> {
 const ENTRY: usize = 6;
 
 /// Images as bytes.
-pub fn write(images: &[DeviceImage<Vec<u8>>]) -> Vec<u8> {
+pub fn write<B: AsRef<[u8]>>(images: &[DeviceImage<B>]) -> Vec<u8> {
     let mut words = vec![images.len() as u64];
     for i in images {
         words.extend([
@@ -42,11 +42,11 @@ pub fn write(images: &[DeviceImage<Vec<u8>>]) -> Vec<u8> {
             u64::from(i.arch),
             u64::from(i.specific),
             i.shared_bytes as u64,
-            i.bytes.len() as u64,
+            i.bytes.as_ref().len() as u64,
         ]);
     }
     let mut out: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    images.iter().for_each(|i| out.extend(&i.bytes));
+    images.iter().for_each(|i| out.extend(i.bytes.as_ref()));
     out
 }
 

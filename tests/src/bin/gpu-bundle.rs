@@ -6,7 +6,7 @@ use llmc::options::{Activations, Kv};
 use llmc::payload::Payload;
 use llmc::progress::Progress;
 use llmc::{Options, compile, manifest};
-use llmc_abi::device::{DeviceImage, DeviceKind};
+use llmc_abi::device::DeviceKind;
 use llmc_ir::interp::Interp;
 use llmc_ir::quant::Scheme;
 use llmc_kernels::Target;
@@ -115,7 +115,8 @@ fn cases(folder: &Path) -> Vec<Case> {
     let rounded = ROUNDED.map(|f| case(format!("{f}-rounded"), base(f), ROUNDING, false));
     let quantized = SCHEMES.map(|scheme| {
         let options = Options { quantize: Some(scheme), ..base(QUANTIZED) };
-        case(format!("{QUANTIZED}-{}", scheme.to_string().replace(['(', ')'], "-")), options, EDGES, false)
+        let tolerance = if scheme.is_float() { ROUNDING } else { EDGES };
+        case(name_of(Path::new(QUANTIZED), Some(scheme)), options, tolerance, false)
     });
     let bytes = Options { kv: Kv::Int8, ..base("llama3-rope") };
     let bytes = [case("llama3-rope-kv8".into(), bytes, EDGES, false)];
@@ -189,17 +190,9 @@ fn speed(out: &Path, shape: &Path, (name, scheme): (String, Option<Scheme>)) -> 
 /// Code for GPUs in little room: what is tuned to a generation as machine code, if there is an assembler, and else text
 /// that every driver compiles.
 fn lean(device: &[u8]) -> Result<Vec<u8>> {
-    let images = llmc_abi::device::read(device).ok_or("the images just written are sound")?;
-    let wanted = images.iter().filter(|i| i.specific == (i.kind == DeviceKind::Cubin));
-    let owned = wanted.map(|i| DeviceImage {
-        step: i.step,
-        kind: i.kind,
-        arch: i.arch,
-        specific: i.specific,
-        shared_bytes: i.shared_bytes,
-        bytes: i.bytes.to_vec(),
-    });
-    Ok(llmc_abi::device::write(&owned.collect::<Vec<_>>()))
+    let mut images = llmc_abi::device::read(device).ok_or("the images just written are sound")?;
+    images.retain(|i| i.specific == (i.kind == DeviceKind::Cubin));
+    Ok(llmc_abi::device::write(&images))
 }
 
 /// Compiles a model and writes its parts.

@@ -18,6 +18,8 @@ const F32: BuildOptions = BuildOptions { activations: Activations::F32, kv: DTyp
 const BF16: BuildOptions = BuildOptions { activations: Activations::Bf16, kv: DType::F16, ctx: 64, keep: None };
 /// Sums run in another order than in the reference, and split numbers keep 24 bits.
 const TOLERANCE: f32 = 1e-4;
+/// The same of rows that are rounded to bf16, where a value falls on the edge between two.
+const ROUNDED: f32 = 2e-2;
 
 pub(crate) fn folder(name: &str) -> PathBuf {
     weights::model(name, "config.json", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("groups"))
@@ -70,7 +72,7 @@ fn rounded_rows_stay_close() {
         let model = planned(name, BF16, 128);
         for (workers, chunk, order) in [(2, 1, Order::Reverse), (5, 3, Order::Seeded(2))] {
             let error = error(&model, name, workers, chunk, order);
-            assert!(error <= 2e-2, "{name}: {error}");
+            assert!(error <= ROUNDED, "{name}: {error}");
         }
     }
 }
@@ -136,7 +138,7 @@ fn codes_for_floats_mean_what_the_graph_says() {
             ("gpt2", 32, 1, Order::Reverse, (TARGETS[1], FEW)),
             ("llama2", 32, 1, Order::Seeded(6), (TARGETS[1], ONE)),
         ] {
-            for (build, allowed) in [(F32, TOLERANCE), (BF16, EDGES)] {
+            for (build, allowed) in [(F32, TOLERANCE), (BF16, ROUNDED)] {
                 let how = planning_for(target, build, Choice::of(scheme), threads);
                 let ids = &prompts(&weights::fixtures().join(name)).swap_remove(1).ids[..9];
                 let model = Model { variant, ..Model::new(&folder(name), &how) };
@@ -165,10 +167,11 @@ fn tiles_of_quantized_weights_mean_what_the_graph_says() {
             let errors = errors(&prefill(&mut runner, 0, ids, ids.len()), &expected, ids.len());
             let (least, most) = (errors[0], errors[ids.len() - 1]);
             println!("{name} {scheme}: {least:.1e} to {most:.1e} from the graph's meaning");
-            assert!(most <= EDGES, "{name}, {scheme}: errors {errors:?}");
+            let allowed = if scheme.is_float() { ROUNDED } else { EDGES };
+            assert!(most <= allowed, "{name}, {scheme}: errors {errors:?}");
             best = best.min(least);
         }
-        let exact = if scheme.is_float() { EDGES } else { ROUNDING };
+        let exact = if scheme.is_float() { ROUNDED } else { ROUNDING };
         assert!(best <= exact, "{scheme}: no token of any model is exact, the best is off by {best}");
     }
 }

@@ -128,7 +128,7 @@ impl FloatRows {
         (self.format == WeightFormat::Quant(Scheme::Fp8)).then_some(E4M3_RAISE)
     }
 
-    /// The words of a quarter whose two k are `pair`, as sums of words; `table` is the address of a [`table`].
+    /// The words of a quarter whose two k are `pair`, as sums of words; `table` is the address of what [`store_table`] made.
     pub fn pairs(&self, env: &mut Env, at: PairAt, pair: [Val; 2], table: Option<Val>) -> Vec<Val> {
         match self.format {
             WeightFormat::F16 => self.halves(env, pair),

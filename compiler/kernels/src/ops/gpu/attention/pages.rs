@@ -87,12 +87,8 @@ impl Attention<'_> {
     /// All that this thread reads of a page in the order of its use, keys and values: in flight together, where
     /// they fit the registers.
     pub(super) fn load_page(&self, env: &mut Env, keys: Val, values: Val) -> [Vec<Val>; 2] {
-        let elem = match self.kernel.cache.layout.elem_bytes {
-            1 => Elem::I8,
-            2 => Elem::I16,
-            _ => return [vec![], vec![]],
-        };
-        if self.head_dim() > 128 || self.pieces() > 1 {
+        let elem = self.elem();
+        if elem == Elem::F32 || self.head_dim() > 128 || self.pieces() > 1 {
             return [vec![], vec![]];
         }
         let bytes = self.load_bytes();
@@ -113,6 +109,15 @@ impl Attention<'_> {
         [keys, values]
     }
 
+    /// What the cache holds.
+    fn elem(&self) -> Elem {
+        match self.kernel.cache.layout.elem_bytes {
+            1 => Elem::I8,
+            2 => Elem::I16,
+            _ => Elem::F32,
+        }
+    }
+
     /// A load of elements as f32, without their scales.
     pub(super) fn widened(&self, env: &mut Env, loaded: Val) -> Val {
         let ty = env.b.ty(loaded).with_elem(Elem::F32);
@@ -128,12 +133,7 @@ impl Attention<'_> {
 
     /// One load of the cache as f32.
     pub(super) fn load(&self, env: &mut Env, at: Val) -> Val {
-        let elem = match self.kernel.cache.layout.elem_bytes {
-            1 => Elem::I8,
-            2 => Elem::I16,
-            _ => Elem::F32,
-        };
-        let ty = Ty::vector(elem, self.per_load() as u16);
+        let ty = Ty::vector(self.elem(), self.per_load() as u16);
         let loaded = env.b.load_with(ty, at, 0, self.load_bytes() as u32, Hint::None);
         self.widened(env, loaded)
     }
@@ -141,8 +141,8 @@ impl Attention<'_> {
     /// The scales of the keys and of the values at the positions whose scores this thread has, where elements have some.
     fn scales(&self, env: &mut Env, heads: [Val; 2]) -> Option<[Val; 2]> {
         let layout = self.kernel.cache.layout;
-        let first = self.own_position(env);
         layout.has_scales().then(|| {
+            let first = self.own_position(env);
             heads.map(|head| {
                 let at = env.at(head, first, 4);
                 let ty = Ty::vector(Elem::F32, self.per_load() as u16);
