@@ -129,11 +129,7 @@ impl KvCache {
     pub fn store_head(&self, env: &mut Env, (page, slot): (Val, Val), part: Part, head: Val, from: Val) {
         let base = self.head(env, page, part, head);
         let elem = self.layout.elem_bytes;
-        let (stride, start) = match part {
-            Part::Keys => (PAGE, env.at(base, slot, elem)),
-            Part::Values => (1, env.at(base, slot, self.layout.head_dim * elem)),
-            Part::Counts => unreachable!("counts are no elements"),
-        };
+        let (start, stride) = self.first_element(env, base, part, slot);
         let inverse = self.store_scale(env, base, slot, from);
         if env.group.threads > 1 {
             return env.one_by_one(self.layout.head_dim, |env, e| {
@@ -159,6 +155,27 @@ impl KvCache {
             }
             e += LANES as usize;
         }
+    }
+}
+
+impl KvCache {
+    /// Where the first element of a slot is, at a head of a part, and elements from each to the next.
+    fn first_element(&self, env: &mut Env, base: Val, part: Part, slot: Val) -> (Val, usize) {
+        let elem = self.layout.elem_bytes;
+        match part {
+            Part::Keys => (env.at(base, slot, elem), PAGE),
+            Part::Values => (env.at(base, slot, self.layout.head_dim * elem), 1),
+            Part::Counts => unreachable!("counts are no elements"),
+        }
+    }
+
+    /// Stores element `element` (i64) of head `head` of a part whose elements have no scale.
+    pub fn store_element(&self, env: &mut Env, at: (Val, Val), part: Part, (head, element): (Val, Val), v: Val) {
+        let base = self.head(env, at.0, part, head);
+        let (start, stride) = self.first_element(env, base, part, at.1);
+        let to = env.at(start, element, stride * self.layout.elem_bytes);
+        let v = self.narrow(env, v, None);
+        env.b.store(v, to, 0);
     }
 }
 

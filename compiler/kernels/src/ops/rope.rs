@@ -29,14 +29,21 @@ impl Rotation {
         let half = self.rotary_dim / 2;
         let ty = Ty { elem: Elem::F32, lanes };
         let (first, second, scale) = if self.interleaved { (0, 4, 8) } else { (0, 4 * half, 4) };
-        let (x, angle) = (env.at(x, i, scale), env.at(angles, i, 4));
-        let (a, b) = (env.b.load(ty, x, first), env.b.load(ty, x, second as i32));
+        let x = env.at(x, i, scale);
+        let pair = [env.b.load(ty, x, first), env.b.load(ty, x, second as i32)];
+        let [a, b] = self.turned(env, pair, angles, i);
+        env.b.store(a, x, first);
+        env.b.store(b, x, second as i32);
+    }
+
+    /// The pairs `[a, b]` from pair `i` (i64) on, turned by the angles at `angles`.
+    pub fn turned(&self, env: &mut Env, [a, b]: [Val; 2], angles: Val, i: Val) -> [Val; 2] {
+        let (ty, half) = (env.b.ty(a), self.rotary_dim / 2);
+        let angle = env.at(angles, i, 4);
         let (cos, sin) = (env.b.load(ty, angle, 0), env.b.load(ty, angle, 4 * half as i32));
         let (ac, bs) = (env.b.mul(a, cos), env.b.mul(b, sin));
         let (bc, as_) = (env.b.mul(b, cos), env.b.mul(a, sin));
-        let (ra, rb) = (env.b.sub(ac, bs), env.b.add(bc, as_));
-        env.b.store(ra, x, first);
-        env.b.store(rb, x, second as i32);
+        [env.b.sub(ac, bs), env.b.add(bc, as_)]
     }
 }
 

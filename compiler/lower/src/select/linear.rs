@@ -151,7 +151,8 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
 
 /// Where a group's units wait, if some have to.
 fn gather(l: &mut Lowering<'_>, node: NodeId, segments: &[Segment]) -> Result<Option<Gather>> {
-    if !l.cx.is_gpu || segments.iter().all(|s| s.epilogue.is_pointwise()) {
+    let in_halves = !l.cx.schedule.tiles && segments.iter().all(|s| s.epilogue.is_in_halves());
+    if !l.cx.is_gpu || in_halves || segments.iter().all(|s| s.epilogue.is_pointwise()) {
         return Ok(None);
     }
     let (offset, _) = l.buffers.temp(node).ok_or_else(|| l.error(node, "its heads have no place to wait"))?;

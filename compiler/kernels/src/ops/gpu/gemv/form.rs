@@ -84,10 +84,16 @@ fn staged_for(format: WeightFormat, kernel: &LinearKernel) -> Staged {
     }
 }
 
-/// Panels of a tile: two where a gate goes with its up, or where there are so many that the workers are
+/// Whether a tile has a panel of a unit's first half and the one as far in its second.
+pub(super) fn in_halves(kernel: &LinearKernel) -> bool {
+    let waits = kernel.segments.iter().any(|s| !s.epilogue.is_pointwise());
+    waits && kernel.segments.iter().all(|s| s.epilogue.is_in_halves())
+}
+
+/// Panels of a tile: two where a gate goes with its up or a half of a head with the other, or where there are so many that the workers are
 /// still evenly busy.
 fn tile_panels(kernel: &LinearKernel, matrix: bool) -> usize {
-    if kernel.segments.iter().any(|s| s.epilogue.is_gated()) {
+    if in_halves(kernel) || kernel.segments.iter().any(|s| s.epilogue.is_gated()) {
         return 2;
     }
     let total: usize = kernel.segments.iter().map(|s| s.units * s.product.panels).sum();

@@ -11,15 +11,16 @@ mod sums;
 mod tiles;
 
 use super::fragments::COLUMNS;
-use super::rows::{Stage, Staged};
+use super::rows::{Stage, Staged, each};
 use super::{REDUCE_BYTES, ring::Ring};
-use crate::env::{Env, Place, Scratch, WARP};
+use crate::env::{Env, Place, Rows, Scratch, WARP};
 use crate::formats::float_rows;
 use crate::kir::{Cast, Cond, Function, Ty, Val};
 use crate::layout::PANEL;
+use crate::ops::epilogue::AtHand;
 use crate::ops::linear::{LinearKernel, Segment};
 use crate::ops::norm::Norm;
-use form::{Form, form_for, scalar_form_for};
+use form::{Form, form_for, in_halves, scalar_form_for};
 
 /// Where units wait for their other rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ struct Gemv<'a> {
     staged: Staged,
     /// Panels of a tile.
     panels: usize,
+    /// Whether those are of the two halves of a unit.
+    halves: bool,
     /// Tokens that are staged at a time.
     tokens: usize,
     warps: usize,
@@ -68,6 +71,8 @@ struct At {
     tokens: (Val, Val),
     /// Columns that exist.
     columns: Val,
+    /// What a single token's heads need.
+    at_hand: AtHand,
 }
 
 /// Consecutive tiles, counted over all segments or in one.
@@ -135,7 +140,8 @@ impl<'a> Gemv<'a> {
 
     fn with(kernel: &'a LinearKernel, scratch: Scratch, (form, staged, panels): (Form, Staged, usize)) -> Gemv<'a> {
         let warps = scratch.threads / WARP;
-        let mut gemv = Gemv { kernel, form, staged, panels, tokens: 1, warps, ring: None };
+        let halves = in_halves(kernel);
+        let mut gemv = Gemv { kernel, form, staged, panels, halves, tokens: 1, warps, ring: None };
         let most = match staged {
             _ if kernel.single => 1,
             Staged::Bf16Split => 2,
@@ -205,6 +211,35 @@ impl<'a> Gemv<'a> {
             + self.x_bytes(tokens)
             + CHUNK * self.tile_bytes(tokens)
             + CHUNK * tokens * self.rows() * 4
+            + self.angles().map_or(0, |table| 4 * table.width)
+    }
+
+    /// The angles of a single token's heads, which lie behind the sums.
+    fn angles(&self) -> Option<&Rows> {
+        let mut segments = self.kernel.segments.iter().filter(|_| self.halves && self.kernel.single);
+        segments.find_map(|s| s.epilogue.angles())
+    }
+
+    /// Asks early for what the only token's heads are finished with: reads that wait for each other. The angles are in
+    /// shared memory when the group has met next.
+    fn bring_at_hand(&self, env: &mut Env, partial: Val) -> AtHand {
+        if !self.halves || !self.kernel.single {
+            return AtHand::default();
+        }
+        let zero = env.b.index(0);
+        let cache = self.kernel.segments.iter().find_map(|s| s.epilogue.cache());
+        let slot = cache.map(|cache| cache.slot(env, zero));
+        let angles = self.angles().map(|table| {
+            let (from, to) = (env.row(table, zero), env.b.ptr_add_const(partial, CHUNK * self.tile_bytes(1)));
+            let to = env.b.ptr_add_const(to, CHUNK * self.rows() * 4);
+            each(env, 0..table.width, |env, i| {
+                let (from, to) = (env.at(from, i, 4), env.at(to, i, 4));
+                let v = env.b.load(Ty::F32, from, 0);
+                env.b.store(v, to, 0);
+            });
+            to
+        });
+        AtHand { slot, angles }
     }
 
     fn shared_bytes(&self) -> usize {
@@ -217,19 +252,25 @@ impl<'a> Gemv<'a> {
         let ranges = self.ranges(env, all);
         let x = env.b.ptr_add_const(shared, REDUCE_BYTES + self.table_bytes());
         let partial = env.b.ptr_add_const(x, self.x_bytes(self.tokens));
+        let at_hand = self.bring_at_hand(env, partial);
         let zero = env.b.index(0);
         env.for_range(zero, n, self.tokens, |env, first| {
             let (left, most) = (env.b.sub(n, first), env.b.index(self.tokens));
             let count = env.b.min(left, most);
             let columns = env.b.mul_const(count, self.staged.planes() as i64);
-            let at = At { shared, x, partial, tokens: (first, count), columns };
+            let at = At { shared, x, partial, tokens: (first, count), columns, at_hand };
             self.some_tokens(env, at, all, &ranges);
         });
         for (i, segment) in self.kernel.segments.iter().enumerate() {
-            if !segment.epilogue.is_pointwise() {
+            if self.waits(segment) {
                 self.finish(env, (i, segment), ranges[i], n);
             }
         }
+    }
+
+    /// Whether a segment's units wait for all their rows.
+    fn waits(&self, s: &Segment) -> bool {
+        !self.halves && !s.epilogue.is_pointwise()
     }
 
     /// This worker's tiles of all segments together.

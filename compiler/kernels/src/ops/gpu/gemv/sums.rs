@@ -4,7 +4,7 @@ use super::{At, CHUNK, Form, Gemv};
 use crate::env::Env;
 use crate::kir::{Cond, Ty, Val};
 use crate::layout::PANEL;
-use crate::ops::epilogue::RawRow;
+use crate::ops::epilogue::{AtHand, RawRow};
 use crate::ops::linear::Segment;
 
 impl Gemv<'_> {
@@ -22,9 +22,9 @@ impl Gemv<'_> {
                 let raw = env.at(raw, t, self.rows() * 4);
                 let from = env.at(partial, t, self.staged.planes() * self.rows() * 4);
                 let x = env.at(at.x, t, self.staged.planes() * self.staged.stride(self.padded()));
-                if s.epilogue.is_pointwise() {
+                if !self.waits(s) {
                     self.add_up(env, from, raw, (s, tile, x));
-                    self.finish_part(env, s, (tile, token), raw);
+                    self.finish_part(env, s, (tile, token), raw, at.at_hand);
                 } else {
                     let to = self.gathered(env, (index, s), (tile, token));
                     self.add_up(env, from, to, (s, tile, x));
@@ -75,7 +75,7 @@ impl Gemv<'_> {
         (env.b.select(upper, second, first), env.b.rem(e, rows))
     }
 
-    fn finish_part(&self, env: &mut Env, s: &Segment, (tile, token): (Val, Val), raw: Val) {
+    fn finish_part(&self, env: &mut Env, s: &Segment, (tile, token): (Val, Val), raw: Val, at_hand: AtHand) {
         let gated = s.epilogue.is_gated();
         let tiles = s.product.panels / self.panels;
         let (unit, first, count) = match tiles {
@@ -84,10 +84,14 @@ impl Gemv<'_> {
             _ => {
                 let count = env.b.index(tiles);
                 let (unit, part) = (env.b.div(tile, count), env.b.rem(tile, count));
-                let rows = if gated { PANEL } else { self.rows() };
+                let rows = if gated || self.halves { PANEL } else { self.rows() };
                 (unit, env.b.mul_const(part, rows as i64), rows)
             }
         };
-        s.epilogue.emit_part(env, unit, RawRow { at: raw, first: Some(first), count }, token);
+        let raw = RawRow { at: raw, first: Some(first), count };
+        match self.halves {
+            true => s.epilogue.emit_halves(env, (unit, token), raw, at_hand),
+            false => s.epilogue.emit_part(env, unit, raw, token),
+        }
     }
 }

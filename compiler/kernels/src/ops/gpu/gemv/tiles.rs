@@ -235,7 +235,7 @@ impl Gemv<'_> {
     pub(super) fn panels_of(&self, env: &mut Env, s: &Segment, tile: Val) -> (Val, Option<Val>) {
         let base = env.ptr(Place::Weights(s.weight));
         let bytes = s.product.format.panel_bytes(s.product.k);
-        if !s.epilogue.is_gated() {
+        if !self.halves && !s.epilogue.is_gated() {
             let first = env.at(base, tile, self.panels * bytes);
             let second = (self.panels == 2).then(|| env.b.ptr_add_const(first, bytes));
             return (first, second);

@@ -3,12 +3,16 @@
 //! Steps work on one raw row in scratch, vector by vector; norm and rotation of heads see the whole
 //! head, which is then exactly one unit. The last step is a sink.
 
-use super::kv::{KvCache, Part};
-use super::rope::Rotation;
+mod halves;
+
+pub use halves::AtHand;
+
 use crate::env::{Env, Place, RowElem, Rows};
 use crate::kir::{Cond, Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use crate::math;
+use crate::ops::kv::{KvCache, Part};
+use crate::ops::rope::Rotation;
 
 /// Pointwise nonlinearities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,8 +329,8 @@ impl Epilogue {
     fn whole_head(&self, env: &mut Env, step: &Step, raw: Val, t: Val) {
         match step {
             Step::HeadNorm { eps, scale } => {
-                let norm = super::norm::Norm::Rms { eps: *eps, scale: *scale };
-                super::norm::row(env, Some(norm), (raw, RowElem::F32), (raw, RowElem::F32), self.unit_rows);
+                let norm = crate::ops::norm::Norm::Rms { eps: *eps, scale: *scale };
+                crate::ops::norm::row(env, Some(norm), (raw, RowElem::F32), (raw, RowElem::F32), self.unit_rows);
             }
             Step::Rope { rotation, table } => {
                 let angles = env.row(table, t);
