@@ -68,7 +68,7 @@ impl Case {
 
 fn once() -> Run {
     let actions = vec![Action::Kernel("sample".into()), Action::Barrier(0)];
-    Run { count: 1, weights: 0, weights_stride: 0, kv: 0, kv_stride: 0, actions, ahead: None }
+    Run { count: 1, weights: 0, weights_stride: 0, kv: 0, kv_stride: 0, actions, ahead: vec![] }
 }
 
 fn bytes(s: Sampling) -> Vec<u8> {

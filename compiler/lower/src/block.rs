@@ -1,6 +1,6 @@
 //! One block: its graph's nodes become kernels over buffers, with barriers between them.
 
-use crate::ahead::{AheadPlaces, Asks};
+use crate::ahead::AheadPlaces;
 use crate::buffers::{Buffers, rows_of};
 use crate::error::{Error, Result};
 use crate::phases::{Effects, Phases, Resource};
@@ -34,7 +34,7 @@ pub struct BlockPlan {
     /// Shared memory of its kernels that are no products.
     pub between: usize,
     /// Kernel that asks for the first weights of a call.
-    pub ahead: Option<String>,
+    pub ahead: Vec<String>,
 }
 
 /// A block being lowered: what [`select`] asks for operands, weights and scratch.
@@ -217,18 +217,18 @@ impl<'a> Lowering<'a> {
         let name = self.symbol(selected.name(), node.0);
         let effects = self.effects(node, &selected);
         let scratch = self.cx.scratch;
-        let (ahead, fetch) = selected.build_asks(&name, scratch);
+        let ask = selected.build_ask(&format!("{name}_ahead"), scratch);
+        let asks = ask.as_ref().map(|f| f.name.clone());
         let is_product = selected.is_product();
         let meets = selected.meets_inside(scratch.threads);
         phases.kernel(actions, &name, effects, meets, |phase| functions.push(selected.build(&name, scratch, phase)));
         if is_product {
-            let name = |f: &Option<Function>| f.as_ref().map(|f| f.name.clone());
-            self.ahead.product(actions, Asks { copy: name(&ahead), fetch: name(&fetch) });
-            functions.extend(ahead.into_iter().chain(fetch));
+            self.ahead.product(actions, asks);
         } else {
-            self.ahead.other(actions);
+            self.ahead.pages(asks);
             self.between = self.between.max(functions.last().map_or(0, Function::shared_bytes));
         }
+        functions.extend(ask);
         Ok(())
     }
 

@@ -140,6 +140,11 @@ impl AttentionKernel {
         env.finish()
     }
 
+    /// Emits a kernel that asks for what the cache holds before this step, where that pays.
+    pub fn build_ahead(&self, name: &str, scratch: Scratch) -> Option<Function> {
+        self.chunks.and_then(|chunks| gpu::attention::build_ahead(self, chunks, name, scratch))
+    }
+
     /// First and last positions that a token sees.
     pub(super) fn sees(&self, env: &mut Env, t: Val) -> (Val, Val) {
         let last = env.step_index("positions", t);

@@ -65,11 +65,6 @@ impl LinearKernel {
         self.ahead.then(|| gpu::gemv::build_ahead(self, name, scratch)).flatten()
     }
 
-    /// Emits a kernel that brings the first weights into the cache of all workers, where that pays.
-    pub fn build_fetch(&self, name: &str, scratch: Scratch) -> Option<Function> {
-        self.ahead.then(|| gpu::gemv::build_fetch(self, name, scratch)).flatten()
-    }
-
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
         if self.schedule.tiles && gpu::gemm::fits(self, scratch.threads) {

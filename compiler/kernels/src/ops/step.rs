@@ -7,11 +7,11 @@ use crate::kir::{Builder, Cond, Function, Hint, Ty, Val};
 pub enum Action {
     /// Calls a kernel.
     Kernel(String),
-    /// Calls a kernel that asks for weights and stores nothing.
+    /// Calls a kernel that asks for what comes next and stores nothing.
     Ask(String),
     /// Waits for all workers; ends this phase.
     Barrier(u32),
-    /// Asks for the first weights of the call that comes next.
+    /// Asks for what the call that comes next reads first.
     Ahead,
 }
 
@@ -31,8 +31,8 @@ pub struct Run {
     pub kv_stride: usize,
     /// What each call does.
     pub actions: Vec<Action>,
-    /// Kernel that asks for the first weights of a call.
-    pub ahead: Option<String>,
+    /// Kernels that ask for what a call reads first.
+    pub ahead: Vec<String>,
 }
 
 /// Emits the step's function.
@@ -58,17 +58,24 @@ fn weights_of(b: &mut Builder, run: &Run, weights: Val, i: Val) -> Val {
     b.ptr_add(weights, w)
 }
 
-/// Asks for the first weights of call `i`.
+/// Where the layer of call `i` begins in a KV page.
+fn cache_of(b: &mut Builder, run: &Run, i: Val) -> Val {
+    let kv = b.mul_const(i, run.kv_stride as i64);
+    b.add_const(kv, run.kv as i64)
+}
+
+/// Asks for what call `i` reads first.
 fn ask(b: &mut Builder, run: &Run, weights: Val, i: Val) {
-    let Some(kernel) = &run.ahead else { return };
-    let (w, none) = (weights_of(b, run, weights, i), b.index(0));
-    b.call(kernel.clone(), &[w, none]);
+    if run.ahead.is_empty() {
+        return;
+    }
+    let (w, kv) = (weights_of(b, run, weights, i), cache_of(b, run, i));
+    run.ahead.iter().for_each(|kernel| b.call(kernel.clone(), &[w, kv]));
 }
 
 fn call(b: &mut Builder, run: &Run, next: Option<&Run>, weights: Val, i: Val) {
     let w = weights_of(b, run, weights, i);
-    let kv = b.mul_const(i, run.kv_stride as i64);
-    let kv = b.add_const(kv, run.kv as i64);
+    let kv = cache_of(b, run, i);
     let asks = |action: &Action| matches!(action, Action::Ask(_) | Action::Ahead);
     let mut rest = run.actions.as_slice();
     while let Some((action, after)) = rest.split_first() {
@@ -94,7 +101,7 @@ fn act(b: &mut Builder, action: &Action, runs: (&Run, Option<&Run>), (weights, w
     }
 }
 
-/// Asks for the first weights of the call after `i`, of the same run or the one that comes next.
+/// Asks for what the call after `i` reads first, of the same run or the one that comes next.
 fn ask_next(b: &mut Builder, (run, next): (&Run, Option<&Run>), weights: Val, i: Val) {
     let (following, count) = (b.add_const(i, 1), b.index(run.count));
     let more = b.cmp(Cond::Lt, following, count);

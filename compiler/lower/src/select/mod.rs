@@ -132,14 +132,12 @@ impl Selected {
         matches!(self, Selected::Linear(..))
     }
 
-    /// Emits the kernels that begin to copy the first of this one's weights and bring them nearer, where that pays.
-    pub fn build_asks(&self, name: &str, scratch: Scratch) -> (Option<Function>, Option<Function>) {
+    /// Emits the kernel that asks for what this one reads and is there before: weights or pages, where that pays.
+    pub fn build_ask(&self, name: &str, scratch: Scratch) -> Option<Function> {
         match self {
-            Selected::Linear(k, _) => {
-                let [ahead, fetch] = ["ahead", "fetch"].map(|what| format!("{name}_{what}"));
-                (k.build_ahead(&ahead, scratch), k.build_fetch(&fetch, scratch))
-            }
-            _ => (None, None),
+            Selected::Linear(k, _) => k.build_ahead(name, scratch),
+            Selected::Attention(k) => k.build_ahead(name, scratch),
+            _ => None,
         }
     }
 

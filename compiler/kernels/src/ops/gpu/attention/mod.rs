@@ -13,6 +13,7 @@ use crate::env::{Count, Env, Place, Scratch, WARP};
 use crate::kir::{Cond, Function, Val};
 use crate::layout::PAGE;
 use crate::ops::attention::AttentionKernel;
+use crate::ops::kv::Part;
 
 /// Where the results of chunks wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,18 @@ struct Work {
     pages: (Val, Val, Val),
 }
 
+/// Pages of a token and key head whose results are merged with those of others.
+#[derive(Clone, Copy)]
+struct Chunk {
+    token: Val,
+    kv_head: Val,
+    /// Its number, and how many the token has.
+    number: Val,
+    count: Val,
+    /// Its pages: first, end.
+    pages: (Val, Val),
+}
+
 /// A warp's part of shared memory.
 #[derive(Clone, Copy)]
 struct Own {
@@ -86,11 +99,8 @@ struct State(Vec<Val>);
 /// Emits the kernel.
 pub fn build(kernel: &AttentionKernel, chunks: Chunks, name: &str, scratch: Scratch) -> Function {
     let mut env = Env::new(name, scratch);
-    let group = kernel.heads / kernel.cache.layout.heads;
-    let heads = if group.is_multiple_of(HEADS) { HEADS } else { 1 };
-    let a = Attention { kernel, chunks, heads, warps: scratch.threads / WARP };
-    let tiles = flash::fits(kernel);
-    if tiles && chunks.most > chunks.tokens {
+    let a = Attention::new(kernel, chunks, scratch);
+    if flash::fits(kernel) && !a.is_of_few() {
         return flash::build(kernel, name, scratch);
     }
     let shared = env.b.shared(a.shared_bytes());
@@ -98,7 +108,31 @@ pub fn build(kernel: &AttentionKernel, chunks: Chunks, name: &str, scratch: Scra
     env.finish()
 }
 
+/// Emits a kernel that brings the pages that this one reads of few tokens into the cache that all workers share, to be
+/// run some time before. `None` where pages are not asked for ahead.
+pub fn build_ahead(kernel: &AttentionKernel, chunks: Chunks, name: &str, scratch: Scratch) -> Option<Function> {
+    let a = Attention::new(kernel, chunks, scratch);
+    (scratch.engine && a.is_of_few()).then(|| {
+        let mut env = Env::new(name, scratch);
+        a.fetch(&mut env);
+        env.finish()
+    })
+}
+
+impl<'a> Attention<'a> {
+    fn new(kernel: &'a AttentionKernel, chunks: Chunks, scratch: Scratch) -> Attention<'a> {
+        let group = kernel.heads / kernel.cache.layout.heads;
+        let heads = if group.is_multiple_of(HEADS) { HEADS } else { 1 };
+        Attention { kernel, chunks, heads, warps: scratch.threads / WARP }
+    }
+}
+
 impl Attention<'_> {
+    /// Whether steps have so few tokens that pages are always cut into chunks.
+    fn is_of_few(&self) -> bool {
+        self.chunks.most <= self.chunks.tokens
+    }
+
     fn head_dim(&self) -> usize {
         self.kernel.cache.layout.head_dim
     }
@@ -144,7 +178,7 @@ impl Attention<'_> {
         let n = env.count(Count::Tokens);
         let most = env.b.index(self.chunks.tokens);
         let few = env.b.cmp(Cond::Le, n, most);
-        if self.chunks.most <= self.chunks.tokens {
+        if self.is_of_few() {
             return self.chunked(env, own, states, n);
         }
         env.if_else(few, |env| self.chunked(env, own, states, n), |env| self.whole(env, own, n));
@@ -216,17 +250,43 @@ impl Attention<'_> {
 
     /// Few tokens: each worker takes (token, key head, chunk) after another.
     fn chunked(&self, env: &mut Env, own: Own, states: Val, n: Val) {
+        self.each_chunk(env, n, |env, c| self.chunk(env, (own, states), c));
+    }
+
+    /// The last warp asks for the worker's pages, each thread for one of a chunk.
+    fn fetch(&self, env: &mut Env) {
+        let n = env.count(Count::Tokens);
+        let last = env.b.index(self.warps - 1);
+        let here = env.b.cmp(Cond::Eq, env.group.warp, last);
+        env.if_then(here, |env| {
+            self.each_chunk(env, n, |env, c| {
+                let seq = env.step_index("seqs", c.token);
+                let block = env.b.add(c.pages.0, env.group.lane);
+                let exists = env.b.cmp(Cond::Lt, block, c.pages.1);
+                env.if_then(exists, |env| {
+                    let page = self.kernel.cache.page(env, seq, block);
+                    for part in [Part::Keys, Part::Values] {
+                        let at = self.kernel.cache.head(env, page, part, c.kv_head);
+                        env.b.fetch(at, self.kernel.cache.layout.head_bytes() as u32);
+                    }
+                });
+            });
+        });
+    }
+
+    /// Runs `body` for each of this worker's chunks.
+    fn each_chunk(&self, env: &mut Env, n: Val, body: impl FnOnce(&mut Env, Chunk)) {
         let items = env.b.mul_const(n, (self.kv_heads() * MOST_CHUNKS) as i64);
         let (worker, workers) = (env.b.worker(), env.b.workers());
         env.for_step(worker, items, workers, |env, item| {
             // Chunks first: neighbours are of one token and different heads.
             let kv_heads = env.b.index(self.kv_heads());
             let (rest, kv_head) = (env.b.div(item, kv_heads), env.b.rem(item, kv_heads));
-            let (chunk, token) = (env.b.div(rest, n), env.b.rem(rest, n));
+            let (number, token) = (env.b.div(rest, n), env.b.rem(rest, n));
             let (lo, hi) = self.page_range(env, token);
             let many = env.b.sub(hi, lo);
             let size = self.chunk_pages(env, many);
-            let first = env.b.mul(chunk, size);
+            let first = env.b.mul(number, size);
             let first = env.b.add(first, lo);
             let exists = env.b.cmp(Cond::Lt, first, hi);
             env.if_then(exists, |env| {
@@ -235,7 +295,7 @@ impl Attention<'_> {
                 let up = env.b.add_const(many, -1);
                 let up = env.b.add(up, size);
                 let count = env.b.div(up, size);
-                self.chunk(env, (own, states), (token, kv_head, chunk, count), (first, end));
+                body(env, Chunk { token, kv_head, number, count, pages: (first, end) });
             });
         });
     }
@@ -258,8 +318,7 @@ impl Attention<'_> {
         &self,
         env: &mut Env,
         (own, states): (Own, Val),
-        (token, kv_head, chunk, count): (Val, Val, Val, Val),
-        (first, end): (Val, Val),
+        Chunk { token, kv_head, number, count, pages: (first, end) }: Chunk,
     ) {
         let parts = self.group() / self.heads;
         let slots = self.warps / parts.min(self.warps);
@@ -281,8 +340,8 @@ impl Attention<'_> {
             }
         });
         env.b.group_barrier();
-        self.merge_warps(env, (own, states), (token, kv_head, chunk, count), slots);
-        self.merge_chunks(env, own, (token, kv_head, chunk, count));
+        self.merge_warps(env, (own, states), (token, kv_head, number, count), slots);
+        self.merge_chunks(env, own, (token, kv_head, number, count));
         env.b.group_barrier();
     }
 

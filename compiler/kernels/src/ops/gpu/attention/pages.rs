@@ -13,7 +13,6 @@ impl Attention<'_> {
         let (first, last) = self.visible(env, work.token);
         let bounds = [first, last].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
         let seq = env.step_index("seqs", work.token);
-        self.take_queries(env, own, work);
         let (lowest, zero) = (env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
         let none = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
         let head: Vec<Val> = [lowest, zero].into_iter().chain(vec![none; self.pieces()]).collect();
@@ -23,6 +22,9 @@ impl Attention<'_> {
             let keys = self.kernel.cache.head(env, page, Part::Keys, work.kv_head);
             let values = self.kernel.cache.head(env, page, Part::Values, work.kv_head);
             let loaded = self.load_page(env, keys, values);
+            // The queries come while keys and values do.
+            let first = env.b.cmp(Cond::Eq, block, work.pages.0);
+            env.if_then(first, |env| self.take_queries(env, own, work));
             let scales = self.scales(env, [keys, values]);
             let scores = self.scores(env, own, (keys, &loaded[0]));
             let base = env.b.mul_const(block, PAGE as i64);

@@ -37,9 +37,6 @@ const CHUNK: usize = 4;
 const COARSE: usize = 512;
 /// Least shared memory for weights on their way.
 const RING_BYTES: usize = 32 * 1024;
-/// Most bytes of a tile that are brought nearer, and bytes of one request for them.
-const FETCH_BYTES: usize = 256 * 1024;
-const FETCH_PIECE: usize = 4096;
 /// Bytes of one request for what the norm needs.
 const PREFETCH_PIECE: usize = 512;
 
@@ -108,24 +105,6 @@ pub fn build_ahead(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Optio
     Some(env.finish())
 }
 
-/// Emits a kernel that brings each worker's first tiles into the cache that all workers share, by those of them that
-/// have nothing to do while the product before waits for few: the upper half. `None` where weights are not asked for
-/// ahead.
-pub fn build_fetch(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Option<Function> {
-    let gemv = Gemv::new(kernel, scratch);
-    gemv.ring.filter(|_| scratch.engine && gemv.panel_bytes() >= FETCH_PIECE)?;
-    let mut env = Env::new(name, scratch);
-    let (worker, workers) = (env.b.worker(), env.b.workers());
-    let one = env.b.index(1);
-    let half = env.b.lshr(workers, one);
-    let idle = env.b.cmp(Cond::Ge, worker, half);
-    env.if_then(idle, |env| {
-        let other = env.b.sub(worker, half);
-        [worker, other].into_iter().for_each(|worker| gemv.fetch_first(env, worker));
-    });
-    Some(env.finish())
-}
-
 impl<'a> Gemv<'a> {
     /// The form that is wanted, or one that takes less room where that does not fit.
     fn new(kernel: &'a LinearKernel, scratch: Scratch) -> Gemv<'a> {
@@ -159,10 +138,6 @@ impl<'a> Gemv<'a> {
             Ring::new((own, scratch.shared), runs, warps, scratch.engine && runs.are_whole(f.first()))
         });
         gemv
-    }
-
-    fn panel_bytes(&self) -> usize {
-        self.kernel.segments[0].product.format.panel_bytes(self.k())
     }
 
     fn k(&self) -> usize {
@@ -275,16 +250,11 @@ impl<'a> Gemv<'a> {
 
     /// This worker's tiles of all segments together.
     fn share(&self, env: &mut Env) -> Range {
-        let worker = env.b.worker();
-        self.share_of(env, worker)
-    }
-
-    /// The tiles of worker `worker` (i64).
-    fn share_of(&self, env: &mut Env, worker: Val) -> Range {
         let total: usize = self.kernel.segments.iter().map(|s| self.tiles(s)).sum();
         let share = |env: &mut Env, more: i64| {
+            let (worker, workers) = (env.b.worker(), env.b.workers());
             let worker = env.b.add_const(worker, more);
-            let [worker, workers] = [worker, env.b.workers()].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
+            let [worker, workers] = [worker, workers].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
             let scaled = env.b.mul_const(worker, total as i64);
             let share = env.b.div(scaled, workers);
             env.b.cast(Cast::SExt, share, Ty::I64)

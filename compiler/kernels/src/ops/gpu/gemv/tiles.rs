@@ -1,6 +1,6 @@
 //! Tiles of weights: where they are, how they are asked for, and their products.
 
-use super::{At, CHUNK, FETCH_BYTES, FETCH_PIECE, Form, Gemv, Range};
+use super::{At, CHUNK, Form, Gemv, Range};
 use crate::env::{Env, Place};
 use crate::kir::{CacheLevel, Cond, Hint, Ty, Val};
 use crate::layout::PANEL;
@@ -103,27 +103,6 @@ impl Gemv<'_> {
                 self.advance(env, f, cursor).values()
             });
         }
-    }
-
-    /// Brings the first tiles of worker `worker` nearer, each thread some pieces.
-    pub(super) fn fetch_first(&self, env: &mut Env, worker: Val) {
-        let bytes = self.panel_bytes();
-        let tiles = (FETCH_BYTES / (self.panels * bytes)).max(1);
-        let pieces = bytes.min(FETCH_BYTES / self.panels) / FETCH_PIECE;
-        let Range { start, end } = self.share_of(env, worker);
-        let (many, step) = (env.b.index(tiles * pieces), env.b.index(env.group.threads));
-        env.for_step(env.group.thread, many, step, |env, number| {
-            let pieces = env.b.index(pieces);
-            let (tile, piece) = (env.b.div(number, pieces), env.b.rem(number, pieces));
-            let tile = env.b.add(start, tile);
-            let exists = env.b.cmp(Cond::Lt, tile, end);
-            env.if_then(exists, |env| {
-                for panel in self.panels_at(env, tile).all() {
-                    let at = env.at(panel, piece, FETCH_PIECE);
-                    env.b.fetch(at, FETCH_PIECE as u32);
-                }
-            });
-        });
     }
 
     /// The state when the first rounds have been asked for; `None` for forms that do not ask ahead.
