@@ -14,8 +14,6 @@ use crate::layout::PANEL;
 
 /// Bytes of a vector of a block.
 const VECTOR: usize = 4 * PANEL;
-/// Threads that share a block.
-const PARTS: usize = STEPS / 2;
 
 /// The rows of a thread.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +33,15 @@ pub struct PairAt {
     pub part: Val,
 }
 
-/// Where the scales and zero points of groups are.
+/// Where the scales and zero points of groups and the numbers of tables are.
 #[derive(Clone, Copy)]
 pub struct Beside {
     base: Val,
     /// Offsets of the first group's.
     scales: usize,
     zeros: usize,
+    /// Offset of the first block's.
+    tables: usize,
 }
 
 impl PairRows {
@@ -121,13 +121,14 @@ impl PairRows {
     pub fn beside(&self, panel: Val) -> Beside {
         let offset = |region: Option<(usize, usize)>| region.map_or(0, |(offset, _)| offset);
         let (scales, zeros) = (offset(self.layout.group_scales()), offset(self.layout.group_zeros()));
-        Beside { base: panel, scales, zeros }
+        Beside { base: panel, scales, zeros, tables: offset(self.layout.table_numbers()) }
     }
 
-    /// The same where those of `groups` groups have been copied to `base`, scales first.
+    /// The same where those of `groups` groups have been copied to `base`, scales first; numbers of tables where a
+    /// scheme has neither.
     pub fn copied_beside(&self, base: Val, groups: usize) -> Beside {
         let zeros = self.layout.group_scales().map_or(0, |(_, bytes)| groups * bytes);
-        Beside { base, scales: 0, zeros }
+        Beside { base, scales: 0, zeros, tables: 0 }
     }
 
     /// Where the scales of group `group` (i64), `more` groups on, are.
@@ -172,40 +173,52 @@ impl PairRows {
         Side { at: VectorAt { base: from, offset }, ty, align: ty.bytes() }
     }
 
-    /// Where the bits are in which the number of the thread's value table in a block stands: i16. All its rows
-    /// and both its steps have the same one.
-    pub fn table_number(&self, env: &mut Env, at: PairAt, panel: Val, (block, more): (Val, usize)) -> Side {
-        let (offset, bits) = self.layout.table_bits();
-        let bit = self.table_bit(env, at, bits);
-        let eight = env.b.index(8);
-        let byte = env.b.div(bit, eight);
-        let first = env.b.mul_const(block, (PARTS * bits * PANEL / TILE_ROWS / 8) as i64);
+    /// Where the bits are in which the number of the thread's value table in block `block` (i64), `more` blocks on,
+    /// stands: i16. All its rows and both its steps have the same one.
+    pub fn table_number(&self, env: &mut Env, at: PairAt, beside: Beside, (block, more): (Val, usize)) -> Side {
+        let (byte, _) = self.table_bits(env, at);
+        let of_block = self.number_bytes();
+        let first = env.b.mul_const(block, of_block as i64);
         let first = env.b.add(first, byte);
-        let base = env.b.ptr_add(panel, first);
-        let more = more * PARTS * bits * PANEL / TILE_ROWS / 8;
-        Side { at: VectorAt { base, offset: offset + more }, ty: Ty::I16, align: 1 }
+        let base = env.b.ptr_add(beside.base, first);
+        Side { at: VectorAt { base, offset: beside.tables + more * of_block }, ty: Ty::I16, align: 1 }
     }
 
-    /// Where the thread's number begins in a block's.
-    fn table_bit(&self, env: &mut Env, at: PairAt, bits: usize) -> Val {
-        let rows = env.b.index(TILE_ROWS);
+    fn number_bytes(&self) -> usize {
+        self.layout.table_numbers().expect("the scheme has tables").1
+    }
+
+    /// Of two bytes of a block's numbers in which the thread's stands: the number of the first one, and the bit in them
+    /// with which it begins.
+    fn table_bits(&self, env: &mut Env, at: PairAt) -> (Val, Val) {
+        let (rows, eight) = (env.b.index(TILE_ROWS), env.b.index(8));
         let tile = env.b.div(at.row, rows);
         let first = env.b.mul_const(at.part, (PANEL / TILE_ROWS) as i64);
         let number = env.b.add(first, tile);
-        env.b.mul_const(number, bits as i64)
+        let bit = env.b.mul_const(number, QuantLayout::table_bits() as i64);
+        let (byte, last) = (env.b.div(bit, eight), env.b.index(self.number_bytes() - 2));
+        let byte = env.b.min(byte, last);
+        let before = env.b.mul_const(byte, -8);
+        (byte, env.b.add(bit, before))
     }
 
-    /// The bytes of the thread's table at the codes of its two steps; `tables` is the address of all tables.
-    pub fn look_up(&self, env: &mut Env, at: PairAt, tables: Val, stored: Val, codes: [Val; 2]) -> [Val; 2] {
-        let (_, bits) = self.layout.table_bits();
-        let (bit, seven) = (self.table_bit(env, at, bits), env.b.index(7));
-        let shift = env.b.and(bit, seven);
+    /// The bytes of the thread's table at the codes of its two steps; `tables` is the address of all tables,
+    /// with what is known of their memory.
+    pub fn look_up(
+        &self,
+        env: &mut Env,
+        at: PairAt,
+        (tables, hint): (Val, Hint),
+        stored: Val,
+        codes: [Val; 2],
+    ) -> [Val; 2] {
+        let (_, shift) = self.table_bits(env, at);
         let wide = env.b.cast(Cast::ZExt, stored, Ty::I64);
         let moved = env.b.lshr(wide, shift);
-        let keep = env.b.index((1 << bits) - 1);
+        let keep = env.b.index((1 << QuantLayout::table_bits()) - 1);
         let number = env.b.and(moved, keep);
         let from = env.at(tables, number, 16);
-        let table = env.b.load_with(Ty::vector(Elem::I32, 4), from, 0, 16, Hint::Constant);
+        let table = env.b.load_with(Ty::vector(Elem::I32, 4), from, 0, 16, hint);
         let find = |env: &mut Env, codes: Val| {
             let bytes = Ty::vector(Elem::I8, 16);
             let [table, index] = [table, codes].map(|v| env.b.cast(Cast::Bitcast, v, bytes));

@@ -156,7 +156,7 @@ impl QuantLayout {
     pub fn side_regions(&self, blocks: usize) -> Vec<(usize, usize)> {
         let groups = blocks / self.group_blocks().max(1);
         let of_groups = self.group_scales().into_iter().chain(self.group_zeros());
-        let tables = (self.scheme == Scheme::W4).then(|| (self.table_bits().0, blocks * 2 * PACKED_BYTES));
+        let tables = self.table_numbers().map(|(first, bytes)| (first, blocks * bytes));
         of_groups.map(|(first, bytes)| (first, groups * bytes)).chain(tables).collect()
     }
 
@@ -165,10 +165,14 @@ impl QuantLayout {
         self.zero_bytes() > 0
     }
 
-    /// Where the numbers of tables begin, and bits of a number: those of a block are one after another in
-    /// the order of k, then of rows.
-    pub(super) fn table_bits(&self) -> (usize, usize) {
-        (self.zeros(), PACKED_BYTES * 8 / TILES_PACKED)
+    /// Where the numbers of tables begin and bytes of a block's, in schemes with tables.
+    pub fn table_numbers(&self) -> Option<(usize, usize)> {
+        (self.scheme == Scheme::W4).then(|| (self.zeros(), 2 * PACKED_BYTES))
+    }
+
+    /// Bits of a table's number: those of a block are one after another in the order of k, then of rows.
+    pub(super) fn table_bits() -> usize {
+        PACKED_BYTES * 8 / TILES_PACKED
     }
 
     /// Bytes of the side region, which is where the codes begin.

@@ -3,15 +3,15 @@
 
 use super::{Epilogue, Piece, RawRow, Sink, Step};
 use crate::env::{Env, Rows};
-use crate::kir::Val;
+use crate::kir::{Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::kv::KvCache;
 
-/// What is the same for all elements of a token, where it is at hand already.
+/// Where what is the same for all elements of a token is at hand already.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtHand {
-    /// The token's place in the cache: [`crate::ops::kv::KvCache::slot`].
-    pub slot: Option<(Val, Val)>,
+    /// The two values of the token's [`KvCache::slot`].
+    pub slot: Option<Val>,
     /// Its angles.
     pub angles: Option<Val>,
 }
@@ -70,11 +70,14 @@ impl Epilogue {
     }
 
     /// Stores some elements of a unit's result.
-    fn put(&self, env: &mut Env, v: Val, piece: Piece, slot: Option<(Val, Val)>) {
+    fn put(&self, env: &mut Env, v: Val, piece: Piece, slot: Option<Val>) {
         match &self.sink {
             Sink::Rows(out) => self.store(env, out, v, piece),
             Sink::Kv(cache, part) => {
-                let at = slot.unwrap_or_else(|| cache.slot(env, piece.token));
+                let at = match slot {
+                    Some(slot) => (env.b.load(Ty::PTR, slot, 0), env.b.load(Ty::I64, slot, 8)),
+                    None => cache.slot(env, piece.token),
+                };
                 cache.store_element(env, at, *part, (piece.unit, piece.element), v);
             }
         }

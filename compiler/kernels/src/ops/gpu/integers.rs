@@ -10,7 +10,7 @@ use super::byte_rows::ByteSums;
 use super::division::{Division, existing};
 use super::fragments::{self, Ahead, Columns, Panels, Round, first_row, of_pair, operand, thread_of};
 use super::ring::Runs;
-use super::rows::Staged;
+use super::rows::{Staged, each};
 use crate::env::{Env, Place, WARP};
 use crate::formats::at::Side;
 use crate::formats::codes::BLOCK;
@@ -21,6 +21,9 @@ use crate::ops::product::CodedWeights;
 
 /// Bytes of weights that a thread takes in a round, if groups are not larger.
 const ROUND: usize = 64;
+
+/// Bytes that are copied at once.
+const PIECE: usize = 16;
 
 /// A warp's part of the product.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +56,7 @@ impl Integers {
         let table = weights.and_then(|w| w.table);
         let size = if layout.is_row_scaled() { 1 } else { layout.group_blocks() };
         let group_bytes = size * layout.block_bytes() * panels / WARP;
-        let wide = single && !layout.is_row_scaled();
+        let wide = single && (!layout.is_row_scaled() || table.is_some());
         let bytes = if wide { 2 * ROUND } else { ROUND };
         let share = Division::new((layout.blocks(), size), warps, bytes / group_bytes);
         let spread = single && !layout.is_row_scaled() && !share.is_ragged(warps);
@@ -129,7 +132,8 @@ impl Integers {
         for (block, codes) in codes.chunks(self.rows().loads()).enumerate() {
             let offset = (k.1 * self.group_k() + block * BLOCK) as i32;
             let b = env.b.load_with(Ty::vector(Elem::I32, 2), words, offset, 8, Hint::None);
-            let [low, high] = self.codes(env, at, codes, tables.get(block).copied());
+            let number = tables.get(block).copied();
+            let [low, high] = self.codes(env, at, codes, number.zip(x.table));
             for (pair, dot) in dots.iter_mut().enumerate() {
                 let a = operand(env, low, high, pair as u16);
                 *dot = env.b.mma(Mma::U8S8, *dot, a, b);
@@ -138,12 +142,28 @@ impl Integers {
         if self.is_row_scaled() { dots } else { self.scaled(env, side[0], &dots, sums) }
     }
 
-    /// The codes of the thread's two steps of a block, or what the table of that number has for them.
-    fn codes(&self, env: &mut Env, at: PairAt, loaded: &[Val], number: Option<Val>) -> [Val; 2] {
+    /// The codes of the thread's two steps of a block, or what the table of a number, of those at an address, has for
+    /// them.
+    fn codes(&self, env: &mut Env, at: PairAt, loaded: &[Val], table: Option<(Val, Val)>) -> [Val; 2] {
         let codes = self.rows().steps(env, loaded, at);
-        let (Some(table), Some(number)) = (self.table, number) else { return codes };
-        let tables = env.ptr(Place::Weights(table));
-        self.rows().look_up(env, at, tables, number, codes)
+        let Some((number, tables)) = table else { return codes };
+        self.rows().look_up(env, at, (tables, Hint::None), number, codes)
+    }
+
+    /// Bytes of the tables that values are looked up in, which stand before the staged rows.
+    pub fn table_bytes(&self) -> usize {
+        self.table.and_then(|_| QuantLayout::table_bytes(self.layout.scheme)).unwrap_or(0)
+    }
+
+    /// Stores the tables at `to`.
+    pub fn store_table(&self, env: &mut Env, to: Val) {
+        let Some(table) = self.table else { return };
+        let from = env.ptr(Place::Weights(table));
+        each(env, 0..self.table_bytes() / PIECE, |env, i| {
+            let (from, to) = (env.at(from, i, PIECE), env.at(to, i, PIECE));
+            let v = env.b.load_with(INTS, from, 0, PIECE as u32, Hint::Constant);
+            env.b.store_with(v, to, 0, PIECE as u32);
+        });
     }
 
     /// What the sums of a group begin with: the sum of its integers times the offset or zero point, negative.
@@ -212,10 +232,16 @@ impl Ahead for Integers {
     fn runs(&self, warps: usize) -> Runs {
         let end = self.share.is_ragged(warps).then(|| self.layout.panel_bytes());
         let side = |region: Option<(usize, usize)>| match (end, region) {
-            (None, Some((_, bytes))) => self.share.unroll * bytes,
+            (None, Some((first, bytes))) => {
+                let bytes = self.share.unroll * bytes;
+                if (first | bytes).is_multiple_of(PIECE) { bytes } else { 0 }
+            }
             _ => 0,
         };
-        let sides = [side(self.layout.group_scales()), side(self.layout.group_zeros())];
+        let sides = match self.layout.table_numbers() {
+            None => [side(self.layout.group_scales()), side(self.layout.group_zeros())],
+            numbers => [side(numbers), 0],
+        };
         Runs { bytes: self.run_bytes(), count: self.panels, sides, end }
     }
 
@@ -252,6 +278,9 @@ impl Ahead for Integers {
         }
         let mut out = Vec::new();
         for more in 0..self.share.unroll {
+            for block in 0..if self.table.is_some() { self.size() } else { 0 } {
+                out.push(rows.table_number(env, at, beside, (first, more * self.size() + block)));
+            }
             out.extend(rows.scales_at(env, at, beside, (first, more)));
             out.extend(rows.zeros_at(env, at, beside, (first, more)));
         }
@@ -289,7 +318,7 @@ impl Ahead for Integers {
                     true => (existing(env, first, block, self.share.blocks), 0),
                     false => (first, more * self.size() + block),
                 };
-                out.push(rows.table_number(env, at, panel, block));
+                out.push(rows.table_number(env, at, beside, block));
             }
             out.extend(rows.scales_at(env, at, beside, (group, more)));
             out.extend(rows.zeros_at(env, at, beside, (group, more)));
@@ -318,7 +347,10 @@ impl Ahead for Integers {
             let row = env.b.ptr_add_const(row, self.sums().sums(k));
             env.at(row, env.group.warp, 4 * self.share.of_warp)
         });
-        Columns { words, sums: sums.collect(), table: None }
+        let sums = sums.collect();
+        let before = env.b.int(Ty::I64, -(self.table_bytes() as i64));
+        let table = self.table.map(|_| env.b.ptr_add(x, before));
+        Columns { words, sums, table }
     }
 
     fn zero(&self, env: &mut Env) -> Vec<Val> {

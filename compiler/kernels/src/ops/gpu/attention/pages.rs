@@ -13,22 +13,29 @@ impl Attention<'_> {
         let (first, last) = self.visible(env, work.token);
         let bounds = [first, last].map(|v| env.b.cast(Cast::Trunc, v, Ty::I32));
         let seq = env.step_index("seqs", work.token);
+        let (page_len, step) = (env.b.index(PAGE), work.pages.2);
+        let last = env.b.div(last, page_len);
+        // Where a page is takes reads that wait for each other: they go on beside what comes before.
+        let page_of = |env: &mut Env, block: Val| {
+            let block = env.b.min(block, last);
+            self.kernel.cache.page(env, seq, block)
+        };
+        let page = page_of(env, work.pages.0);
+        self.take_queries(env, own, work);
         let (lowest, zero) = (env.b.float(Ty::F32, LOWEST), env.b.float(Ty::F32, 0.0));
         let none = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
         let head: Vec<Val> = [lowest, zero].into_iter().chain(vec![none; self.pieces()]).collect();
-        let init = head.repeat(self.heads);
+        let init = [vec![page], head.repeat(self.heads)].concat();
         let state = env.for_carried(work.pages, &init, |env, block, state| {
-            let page = self.kernel.cache.page(env, seq, block);
+            let (page, following) = (state[0], env.b.add(block, step));
+            let following = page_of(env, following);
             let keys = self.kernel.cache.head(env, page, Part::Keys, work.kv_head);
             let values = self.kernel.cache.head(env, page, Part::Values, work.kv_head);
-            let loaded = self.load_page(env, keys, values);
-            // The queries come while keys and values do.
-            let first = env.b.cmp(Cond::Eq, block, work.pages.0);
-            env.if_then(first, |env| self.take_queries(env, own, work));
+            let loaded = [self.load_keys(env, keys), self.load_values(env, values)];
             let scales = self.scales(env, [keys, values]);
             let scores = self.scores(env, own, (keys, &loaded[0]));
             let base = env.b.mul_const(block, PAGE as i64);
-            let state = State(state.to_vec());
+            let state = State(state[1..].to_vec());
             let mut heads = Vec::new();
             for (h, s) in scores.into_iter().enumerate() {
                 heads.push(self.softmax(env, own, (h, s, scales), (base, bounds), &state));
@@ -36,9 +43,9 @@ impl Attention<'_> {
             env.b.warp_barrier();
             let next = self.accumulate(env, own, (values, &loaded[1]), &state, &heads);
             env.b.warp_barrier();
-            next.0
+            [vec![following], next.0].concat()
         });
-        self.over_positions(env, State(state))
+        self.over_positions(env, State(state[1..].to_vec()))
     }
 
     /// Copies the warp's queries into its shared memory.
@@ -86,29 +93,26 @@ impl Attention<'_> {
         sums.into_iter().map(|s| self.over_lanes(env, s, &masks)).collect()
     }
 
-    /// All that this thread reads of a page in the order of its use, keys and values: in flight together, where
-    /// they fit the registers.
-    pub(super) fn load_page(&self, env: &mut Env, keys: Val, values: Val) -> [Vec<Val>; 2] {
-        let elem = self.elem();
-        if elem == Elem::F32 || self.head_dim() > 128 || self.pieces() > 1 {
-            return [vec![], vec![]];
-        }
-        let bytes = self.load_bytes();
-        let raw = |env: &mut Env, at: Val, i: usize| {
-            let ty = Ty::vector(elem, self.per_load() as u16);
-            env.b.load_with(ty, at, (i * WARP * bytes) as i32, bytes as u32, Hint::None)
-        };
-        let loads = PAGE * self.head_dim() / (WARP * self.per_load());
-        let first = env.at(keys, env.group.lane, bytes);
-        let keys = (0..loads).map(|i| raw(env, first, i)).collect();
-        // Rows of values that fill a load of the warp follow each other.
+    /// The keys of a page that this thread reads, in the order of their use: in flight together, where they fit the
+    /// registers.
+    fn load_keys(&self, env: &mut Env, keys: Val) -> Vec<Val> {
+        let fit = self.elem() != Elem::F32 && self.head_dim() <= 128 && self.pieces() == 1;
+        if fit { self.load_head(env, keys) } else { vec![] }
+    }
+
+    /// The same of values, where rows of them that fill a load of the warp follow each other.
+    fn load_values(&self, env: &mut Env, values: Val) -> Vec<Val> {
         let (lanes, positions) = self.value_lanes();
-        if lanes * positions != WARP {
-            return [keys, vec![]];
-        }
-        let first = env.at(values, env.group.lane, bytes);
-        let values = (0..loads).map(|i| raw(env, first, i)).collect();
-        [keys, values]
+        let fit = self.elem() != Elem::F32 && self.head_dim() <= 128 && lanes * positions == WARP;
+        if fit { self.load_head(env, values) } else { vec![] }
+    }
+
+    /// This thread's part of a head's page.
+    fn load_head(&self, env: &mut Env, head: Val) -> Vec<Val> {
+        let (bytes, ty) = (self.load_bytes(), Ty::vector(self.elem(), self.per_load() as u16));
+        let first = env.at(head, env.group.lane, bytes);
+        let loads = PAGE * self.head_dim() / (WARP * self.per_load());
+        (0..loads).map(|i| env.b.load_with(ty, first, (i * WARP * bytes) as i32, bytes as u32, Hint::None)).collect()
     }
 
     /// What the cache holds.

@@ -5,15 +5,16 @@
 //! may begin before the product does. When a chunk of tiles is done, the warps' sums are added in their order
 //! and the epilogue follows.
 
+mod early;
 mod form;
 mod gather;
 mod sums;
 mod tiles;
 
 use super::fragments::COLUMNS;
-use super::rows::{Stage, Staged, each};
+use super::rows::{Stage, Staged};
 use super::{REDUCE_BYTES, ring::Ring};
-use crate::env::{Env, Place, Rows, Scratch, WARP};
+use crate::env::{Env, Place, Scratch, WARP};
 use crate::formats::float_rows;
 use crate::kir::{Cast, Cond, Function, Ty, Val};
 use crate::layout::PANEL;
@@ -153,12 +154,21 @@ impl<'a> Gemv<'a> {
 
     /// Bytes of the table that weights are looked up in, before the staged rows.
     fn table_bytes(&self) -> usize {
-        if let Form::Coded(f) = &self.form { f.table_bytes() } else { 0 }
+        match &self.form {
+            Form::Coded(f) => f.table_bytes(),
+            Form::Integer(f) => f.table_bytes(),
+            Form::Matrix(_) | Form::Scalar(_) => 0,
+        }
     }
 
     /// Makes that table.
     fn store_table(&self, env: &mut Env, x: Val) {
         let bytes = self.table_bytes();
+        if let Form::Integer(f) = &self.form {
+            let before = env.b.int(Ty::I64, -(bytes as i64));
+            let to = env.b.ptr_add(x, before);
+            return f.store_table(env, to);
+        }
         let table = self.kernel.segments[0].product.coded.and_then(|weights| weights.table);
         if let (true, Some(table)) = (bytes > 0, table) {
             let (before, levels) = (env.b.int(Ty::I64, -(bytes as i64)), env.ptr(Place::Weights(table)));
@@ -186,35 +196,7 @@ impl<'a> Gemv<'a> {
             + self.x_bytes(tokens)
             + CHUNK * self.tile_bytes(tokens)
             + CHUNK * tokens * self.rows() * 4
-            + self.angles().map_or(0, |table| 4 * table.width)
-    }
-
-    /// The angles of a single token's heads, which lie behind the sums.
-    fn angles(&self) -> Option<&Rows> {
-        let mut segments = self.kernel.segments.iter().filter(|_| self.halves && self.kernel.single);
-        segments.find_map(|s| s.epilogue.angles())
-    }
-
-    /// Asks early for what the only token's heads are finished with: reads that wait for each other. The angles are in
-    /// shared memory when the group has met next.
-    fn bring_at_hand(&self, env: &mut Env, partial: Val) -> AtHand {
-        if !self.halves || !self.kernel.single {
-            return AtHand::default();
-        }
-        let zero = env.b.index(0);
-        let cache = self.kernel.segments.iter().find_map(|s| s.epilogue.cache());
-        let slot = cache.map(|cache| cache.slot(env, zero));
-        let angles = self.angles().map(|table| {
-            let (from, to) = (env.row(table, zero), env.b.ptr_add_const(partial, CHUNK * self.tile_bytes(1)));
-            let to = env.b.ptr_add_const(to, CHUNK * self.rows() * 4);
-            each(env, 0..table.width, |env, i| {
-                let (from, to) = (env.at(from, i, 4), env.at(to, i, 4));
-                let v = env.b.load(Ty::F32, from, 0);
-                env.b.store(v, to, 0);
-            });
-            to
-        });
-        AtHand { slot, angles }
+            + self.at_hand_bytes()
     }
 
     fn shared_bytes(&self) -> usize {
@@ -227,7 +209,7 @@ impl<'a> Gemv<'a> {
         let ranges = self.ranges(env, all);
         let x = env.b.ptr_add_const(shared, REDUCE_BYTES + self.table_bytes());
         let partial = env.b.ptr_add_const(x, self.x_bytes(self.tokens));
-        let at_hand = self.bring_at_hand(env, partial);
+        let at_hand = self.at_hand(env, partial);
         let zero = env.b.index(0);
         env.for_range(zero, n, self.tokens, |env, first| {
             let (left, most) = (env.b.sub(n, first), env.b.index(self.tokens));
@@ -295,11 +277,13 @@ impl<'a> Gemv<'a> {
             }
         }
         let state = self.begin(env, all);
+        let early = self.load_early(env);
         env.b.group_barrier();
         self.store_table(env, at.x);
         let norm = self.kernel.prologue.as_ref().and_then(|p| p.norm);
         let stage = Stage { x: &self.kernel.x, norm, staged: self.staged, padded: self.padded() };
         stage.emit(env, at.shared, at.x, at.tokens);
+        self.keep_early(env, early, at.at_hand);
         let (mut state, mut first) = (state, 0);
         for (i, segment) in self.kernel.segments.iter().enumerate() {
             state = self.segment(env, at, (i, segment, first), (all, ranges[i]), &state);

@@ -78,10 +78,11 @@ impl Integers {
         let loaded: Vec<Val> = vectors.iter().map(load).collect();
         let codes = rows.steps(env, &loaded, at.place);
         let Some(table) = self.table else { return codes };
-        let number = rows.table_number(env, at.place, at.panels[pair], (at.first, block));
+        let beside = rows.beside(at.panels[pair]);
+        let number = rows.table_number(env, at.place, beside, (at.first, block));
         let number = number.load(env, Hint::Constant);
         let tables = env.ptr(Place::Weights(table));
-        rows.look_up(env, at.place, tables, number, codes)
+        rows.look_up(env, at.place, (tables, Hint::Constant), number, codes)
     }
 
     /// The codes of a group of a pair of panels, block by block.
