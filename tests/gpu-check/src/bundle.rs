@@ -72,10 +72,15 @@ fn parse<T: for<'de> Deserialize<'de>>(folder: &Path, file: &str) -> Result<T> {
     serde_json::from_slice(&bytes).map_err(broken)
 }
 
+/// What a model's manifest says.
+pub fn manifest(folder: &Path) -> Result<Manifest> {
+    parse(folder, MANIFEST)
+}
+
 /// A model on the GPU numbered `device`, with the weights in its folder or [`made_up`] ones. What it is made of is kept to
 /// the end of the process.
 pub fn engine(folder: &Path, device: usize, context: Option<usize>) -> Result<Engine> {
-    let manifest: Manifest = parse(folder, MANIFEST)?;
+    let manifest = manifest(folder)?;
     let code = read(folder, CODE)?.leak();
     let size = manifest.weights.bytes as usize;
     let weights = if folder.join(WEIGHTS).exists() { read(folder, WEIGHTS)?.leak() } else { kept(size) };

@@ -2,4 +2,5 @@
 
 pub mod agreement;
 pub mod bundle;
+pub mod phases;
 pub mod speed;

@@ -1,7 +1,9 @@
 //! How fast a model is whose weights do not matter: they are made up here.
 
 use crate::bundle::{self, Speed};
+use crate::phases::{self, Phase};
 use llmc_rt::cuda::bandwidth;
+use llmc_rt::cuda::step::GpuStep;
 use llmc_rt::decode::Decoder;
 use llmc_rt::engine::Engine;
 use llmc_rt::error::{Error, Result};
@@ -28,23 +30,26 @@ pub struct Measured {
     pub prefill_tok_s: f64,
     /// Tokens decoded per second, chosen with a temperature.
     pub decode_tok_s: f64,
-    /// Bytes of weights, all of which a token reads but for the embedding's other rows.
-    pub weight_bytes: usize,
+    /// Bytes of weights that a token reads.
+    pub weight_bytes: u64,
     /// Share of the ceiling with which a token reads them.
     pub percent: f64,
     /// The same with top-k and top-p.
     pub filtered_tok_s: f64,
+    /// Where the time of decoding goes, without those.
+    pub phases: Vec<Phase>,
 }
 
 /// Measures a model in a folder of the bundle.
 pub fn measure(folder: &Path, speed: &Speed, device: usize) -> Result<Measured> {
     let start = Instant::now();
     let context = speed.prefill.max(speed.depth + speed.decode) + 1;
-    let mut engine = bundle::engine(&folder.join(&speed.name), device, Some(context))?;
+    let folder = folder.join(&speed.name);
+    let mut engine = bundle::engine(&folder, device, Some(context))?;
     let load_s = start.elapsed().as_secs_f64();
-    let weight_bytes = engine.weights().len();
-    let gpu = engine.gpu().ok_or_else(|| Error::device("the bundle's models run on GPUs alone"))?.gpu();
-    let ceiling_gb_s = bandwidth::measure(gpu)?.gb_s;
+    let manifest = bundle::manifest(&folder)?;
+    let weight_bytes = manifest.weights.bytes_per_token;
+    let ceiling_gb_s = bandwidth::measure(on_gpu(&engine)?.gpu())?.gb_s;
     let mut random = SplitMix64(1);
     let vocab = engine.vocab() as u64;
     let prompt: Vec<u32> = (0..speed.prefill).map(|_| (random.bits() % vocab) as u32).collect();
@@ -56,6 +61,11 @@ pub fn measure(folder: &Path, speed: &Speed, device: usize) -> Result<Measured> 
         rounds.collect::<Result<Vec<f64>>>()
     });
     let decode_tok_s = speed.decode as f64 / median(plain?);
+    let before = phases::ticks(on_gpu(&engine)?, &manifest)?;
+    let seconds = decode(&mut engine, (prompt[0], speed.depth), speed.decode, own)?;
+    let step = on_gpu(&engine)?;
+    let ticks = [before, phases::ticks(step, &manifest)?];
+    let phases = phases::between(step, &manifest, ticks, (speed.decode, seconds));
     Ok(Measured {
         name: speed.name.clone(),
         load_s,
@@ -66,7 +76,12 @@ pub fn measure(folder: &Path, speed: &Speed, device: usize) -> Result<Measured> 
         weight_bytes,
         percent: 100.0 * decode_tok_s * weight_bytes as f64 / 1e9 / ceiling_gb_s,
         filtered_tok_s: speed.decode as f64 / median(filtered?),
+        phases,
     })
+}
+
+fn on_gpu(engine: &Engine) -> Result<&GpuStep> {
+    engine.gpu().ok_or_else(|| Error::device("the bundle's models run on GPUs alone"))
 }
 
 /// Seconds of a prompt.
