@@ -156,9 +156,7 @@ impl KvCache {
             e += LANES as usize;
         }
     }
-}
 
-impl KvCache {
     /// Where the first element of a slot is, at a head of a part, and elements from each to the next.
     fn first_element(&self, env: &mut Env, base: Val, part: Part, slot: Val) -> (Val, usize) {
         let elem = self.layout.elem_bytes;

@@ -90,8 +90,8 @@ pub(super) fn in_halves(kernel: &LinearKernel) -> bool {
     waits && kernel.segments.iter().all(|s| s.epilogue.is_in_halves())
 }
 
-/// Panels of a tile: two where a gate goes with its up or a half of a head with the other, or where there are so many that the workers are
-/// still evenly busy.
+/// Panels of a tile: two where a gate goes with its up or half a head with the other, or where there are so many that
+/// the workers are still evenly busy.
 fn tile_panels(kernel: &LinearKernel, matrix: bool) -> usize {
     if in_halves(kernel) || kernel.segments.iter().any(|s| s.epilogue.is_gated()) {
         return 2;
