@@ -231,17 +231,14 @@ impl Ahead for Integers {
 
     fn runs(&self, warps: usize) -> Runs {
         let end = self.share.is_ragged(warps).then(|| self.layout.panel_bytes());
-        let side = |region: Option<(usize, usize)>| match (end, region) {
-            (None, Some((first, bytes))) => {
-                let bytes = self.share.unroll * bytes;
-                if (first | bytes).is_multiple_of(PIECE) { bytes } else { 0 }
-            }
-            _ => 0,
+        let regions = match self.layout.table_numbers() {
+            None => [self.layout.group_scales(), self.layout.group_zeros()],
+            numbers => [numbers, None],
         };
-        let sides = match self.layout.table_numbers() {
-            None => [side(self.layout.group_scales()), side(self.layout.group_zeros())],
-            numbers => [side(numbers), 0],
-        };
+        let bytes = |(_, of_group): (usize, usize)| self.share.unroll * of_group;
+        let whole = |region: &(usize, usize)| (region.0 | bytes(*region)).is_multiple_of(PIECE);
+        let copied = end.is_none() && regions.iter().flatten().all(whole);
+        let sides = regions.map(|region| region.filter(|_| copied).map_or(0, bytes));
         Runs { bytes: self.run_bytes(), count: self.panels, sides, end }
     }
 
