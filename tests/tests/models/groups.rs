@@ -54,6 +54,23 @@ fn error(model: &Model, name: &str, workers: usize, chunk: usize, order: Order) 
     relative_error(&prefill(&mut runner, 0, &prompt.ids, chunk), &prompt.logits)
 }
 
+/// Heads that only turn are finished without the rest of their rows in steps of few tokens, and what tuned steps read of
+/// the cache is asked for before; heads with a norm wait.
+#[test]
+fn only_heads_with_a_norm_wait_for_their_rows() {
+    for (name, waits) in [("llama3-rope", false), ("qwen3", true)] {
+        let model = Model::new(&folder(name), &planning_for(TARGETS[1], BF16, Choice::default(), 256));
+        for variant in [FEW, ONE] {
+            let functions = &model.plan.variants[variant].program.functions;
+            let text = |end: &str| -> String {
+                functions.iter().filter(|f| f.name.ends_with(end)).map(|f| f.to_string()).collect()
+            };
+            assert_eq!(text("_qkv").contains("last_of"), waits, "{name}, variant {variant}");
+            assert!(text("_attention_ahead").contains("fetch"), "{name}, variant {variant}: pages are asked for");
+        }
+    }
+}
+
 #[test]
 fn every_fixture_agrees_with_its_reference() {
     for name in ["llama2", "llama3-rope", "llama-bias", "mistral", "qwen2", "qwen3", "gpt2"] {

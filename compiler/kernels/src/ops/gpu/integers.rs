@@ -11,7 +11,7 @@ use super::division::{Division, existing};
 use super::fragments::{self, Ahead, Columns, Panels, Round, first_row, of_pair, operand, thread_of};
 use super::ring::Runs;
 use super::rows::{Staged, each};
-use crate::env::{Env, Place, WARP};
+use crate::env::{Env, WARP};
 use crate::formats::at::Side;
 use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
@@ -155,10 +155,8 @@ impl Integers {
         self.table.and_then(|_| QuantLayout::table_bytes(self.layout.scheme)).unwrap_or(0)
     }
 
-    /// Stores the tables at `to`.
-    pub fn store_table(&self, env: &mut Env, to: Val) {
-        let Some(table) = self.table else { return };
-        let from = env.ptr(Place::Weights(table));
+    /// Stores the tables, which are at `from` in the weights, at `to`.
+    pub fn store_table(&self, env: &mut Env, to: Val, from: Val) {
         each(env, 0..self.table_bytes() / PIECE, |env, i| {
             let (from, to) = (env.at(from, i, PIECE), env.at(to, i, PIECE));
             let v = env.b.load_with(INTS, from, 0, PIECE as u32, Hint::Constant);

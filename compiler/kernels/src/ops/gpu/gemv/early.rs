@@ -17,21 +17,24 @@ pub(super) struct Early {
 }
 
 impl Gemv<'_> {
+    fn is_early(&self) -> bool {
+        self.halves && self.kernel.single
+    }
+
     /// The angles, if there is one for each of the group's threads at most.
     fn angles(&self) -> Option<&Rows> {
-        let early = self.halves && self.kernel.single;
-        let mut segments = self.kernel.segments.iter().filter(|_| early);
-        segments.find_map(|s| s.epilogue.angles()).filter(|table| table.width <= self.warps * WARP)
+        let table = self.kernel.segments.iter().find_map(|s| s.epilogue.angles())?;
+        (self.is_early() && table.width <= self.warps * WARP).then_some(table)
     }
 
     /// Bytes of it all, behind the sums.
     pub(super) fn at_hand_bytes(&self) -> usize {
-        if self.halves && self.kernel.single { SLOT + self.angles().map_or(0, |table| 4 * table.width) } else { 0 }
+        if self.is_early() { SLOT + self.angles().map_or(0, |table| 4 * table.width) } else { 0 }
     }
 
     /// Where it is.
     pub(super) fn at_hand(&self, env: &mut Env, partial: Val) -> AtHand {
-        if self.at_hand_bytes() == 0 {
+        if !self.is_early() {
             return AtHand::default();
         }
         let sums = CHUNK * (self.tile_bytes(1) + self.rows() * 4);
@@ -43,7 +46,7 @@ impl Gemv<'_> {
 
     /// Asks for it.
     pub(super) fn load_early(&self, env: &mut Env) -> Early {
-        if self.at_hand_bytes() == 0 {
+        if !self.is_early() {
             return Early { slot: None, angle: None };
         }
         let zero = env.b.index(0);

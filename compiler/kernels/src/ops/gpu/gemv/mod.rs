@@ -164,16 +164,14 @@ impl<'a> Gemv<'a> {
     /// Makes that table.
     fn store_table(&self, env: &mut Env, x: Val) {
         let bytes = self.table_bytes();
-        if let Form::Integer(f) = &self.form {
-            let before = env.b.int(Ty::I64, -(bytes as i64));
-            let to = env.b.ptr_add(x, before);
-            return f.store_table(env, to);
-        }
         let table = self.kernel.segments[0].product.coded.and_then(|weights| weights.table);
         if let (true, Some(table)) = (bytes > 0, table) {
-            let (before, levels) = (env.b.int(Ty::I64, -(bytes as i64)), env.ptr(Place::Weights(table)));
+            let (before, from) = (env.b.int(Ty::I64, -(bytes as i64)), env.ptr(Place::Weights(table)));
             let to = env.b.ptr_add(x, before);
-            float_rows::store_table(env, to, levels);
+            match &self.form {
+                Form::Integer(f) => f.store_table(env, to, from),
+                _ => float_rows::store_table(env, to, from),
+            }
         }
     }
 
