@@ -58,6 +58,22 @@ fn one_warp_has_the_bits_of_a_cpu() {
     }
 }
 
+/// Where rounds are whole, numbers of tables and scales of groups come with the codes.
+#[test]
+fn what_stands_beside_codes_comes_with_them() {
+    for (scheme, beside) in [(Scheme::W4, 80), (Scheme::Int4 { group: 32 }, 8 * 32)] {
+        let case = of(scheme, 1024);
+        let expected = case.of_floats(1, 2);
+        for engine in [false, true] {
+            let kernels = in_little_room(&case, 32, engine);
+            assert!(bits(&case.run(&kernels, 32, 2)) == bits(&expected), "{scheme}, by the copy engine: {engine}");
+            let text = kernels[0].to_string();
+            let copied = text.lines().any(|l| l.contains("bulk_copy") && l.contains(&format!(", {beside}, ")));
+            assert_eq!(copied, engine, "{scheme}: {text}");
+        }
+    }
+}
+
 #[test]
 fn several_warps_have_nearly_the_same() {
     for scheme in SCHEMES {
