@@ -44,7 +44,7 @@ pub struct ModelArgs {
     /// model.safetensors (its folder supplies the rest), a model folder, or org/name[@rev] in the hub cache
     pub model: PathBuf,
     /// Targets, best first: cpu (this machine), x86-64-v2, x86-64-v3, x86-64-v4, x86-64-amx, aarch64,
-    /// aarch64-dotprod, aarch64-i8mm.
+    /// aarch64-dotprod, aarch64-i8mm, cuda (NVIDIA GPUs of compute capability 8.0 and up).
     /// A list makes one artifact that picks at start
     #[arg(long, env = "LLMC_TARGET", default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,

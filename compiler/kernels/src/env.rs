@@ -28,6 +28,8 @@ pub struct Scratch {
     pub between: usize,
     /// Whether a copy engine fills shared memory.
     pub engine: bool,
+    /// Whether the matrix units of four warps work together.
+    pub wgmma: bool,
 }
 
 impl Scratch {
@@ -41,6 +43,7 @@ impl Scratch {
             shared: SHARED_BYTES,
             between: 0,
             engine: false,
+            wgmma: false,
         }
     }
 }

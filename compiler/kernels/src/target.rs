@@ -92,6 +92,11 @@ impl Target {
         self.gpu_arch == 90
     }
 
+    /// Whether this is a GPU on which the matrix units of four warps work together, with a factor in shared memory.
+    pub fn has_wgmma(&self) -> bool {
+        self.gpu_arch == 90
+    }
+
     /// Whether this is a GPU.
     pub fn is_gpu(&self) -> bool {
         self.threads > 1

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{LIMITS, check, legal};
+use common::{check, legal, limits_of};
 use llmc_kernels::kir::filetest;
 use llmc_kernels::kir::interp::Order;
 use llmc_kernels::kir::{text, verify};
@@ -22,7 +22,7 @@ fn files() -> Vec<PathBuf> {
 fn failures(source: &str) -> Result<(), String> {
     let test = filetest::parse(source).map_err(|e| e.to_string())?;
     verify::verify(&test.program).map_err(|e| e.to_string())?;
-    for (name, limits) in &LIMITS {
+    for (name, limits) in limits_of(source) {
         let program = legal(&test.program, limits);
         for case in &test.runs {
             for order in [Order::Forward, Order::Reverse, Order::Seeded(1), Order::Seeded(2)] {
@@ -52,7 +52,7 @@ fn all_files_print_and_read_back() {
     for file in files() {
         let source = std::fs::read_to_string(&file).expect("a readable file");
         let program = text::parse(&source).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        for (_, limits) in &LIMITS {
+        for (_, limits) in limits_of(&source) {
             let program = legal(&program, limits);
             let printed = program.to_string();
             let again = text::parse(&printed).unwrap_or_else(|e| panic!("{}: {e}\n{printed}", file.display()));

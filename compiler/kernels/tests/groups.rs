@@ -10,7 +10,7 @@ use llmc_kernels::kir::{Op, Program, Region, verify};
 const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Seeded(1), Order::Seeded(2)];
 
 /// The files whose programs are changed, and how many barriers and waits each has.
-const FILES: [(&str, usize); 7] = [
+const FILES: [(&str, usize); 8] = [
     ("group_lane_xor", 1),
     ("group_reduce", 2),
     ("group_mma_bf16", 1),
@@ -18,6 +18,7 @@ const FILES: [(&str, usize); 7] = [
     ("group_last_of", 2),
     ("group_async_copy", 3),
     ("group_bulk_copy", 3),
+    ("group_wgmma_bf16", 3),
 ];
 
 fn file(name: &str) -> FileTest {
@@ -30,7 +31,12 @@ fn delete(region: &mut Region, n: usize) -> Result<(), usize> {
     let mut passed = 0;
     for i in 0..region.body.len() {
         let found = match &mut region.body[i].op {
-            Op::GroupBarrier | Op::WarpBarrier | Op::Barrier { .. } | Op::AsyncWait { .. } | Op::SignalWait { .. } => {
+            Op::GroupBarrier
+            | Op::WarpBarrier
+            | Op::Barrier { .. }
+            | Op::AsyncWait { .. }
+            | Op::SignalWait { .. }
+            | Op::SharedFence => {
                 if passed == n {
                     region.body.remove(i);
                     return Ok(());
@@ -205,8 +211,8 @@ fn who_should_meet_comes_to_one_place() {
 fn shared_memory_belongs_to_a_worker() {
     refused("%18 = load i32 %17, align 4", (1, 64), "never written");
     refused("%18 = load i32 %16 + 256, align 4", (1, 64), "byte 256 of a buffer of 256 bytes");
-    refused("%18 = load i32 %16, align 256", (1, 64), "is not aligned to 256");
-    accepted("if %9 { store %5, %16, align 128 }\n group_barrier\n %18 = load i64 %16, align 128", (3, 64));
+    refused("%18 = load i32 %16, align 2048", (1, 64), "is not aligned to 2048");
+    accepted("if %9 { store %5, %16, align 1024 }\n group_barrier\n %18 = load i64 %16, align 1024", (3, 64));
 }
 
 #[test]
@@ -315,6 +321,48 @@ fn signals_tell_of_copies() {
         for order in ORDERS {
             outcome(&all(unordered), (1, 64), order).expect_err("no barrier");
         }
+    }
+}
+
+/// A warp multiplies with columns that each of its threads has written two lines of.
+#[test]
+fn products_of_four_warps_wait_for_their_columns() {
+    let fill = "%18 = shared ptr 8192
+ %19 = int i64 256
+ %20 = mul i64 %5, %19
+ %21 = ptr_add ptr %18, %20
+ %22 = int i64 16
+ %23 = int i32x4 0
+ %24 = for %25 = %14 to %19 step %22 (%26 = %14: i64) {
+   %27 = ptr_add ptr %21, %25
+   store %23, %27, align 16
+   yield %26
+ }";
+    let (fence, meet) = ("shared_fence", "group_barrier");
+    let begin = "%28 = float f32x32 1.0\n %29 = wgmma.bf16 f32x32 %28, %23, %18";
+    let more = "%30 = wgmma.bf16 f32x32 %29, %23, %18";
+    let wait = "%31 = wgmma_wait f32x32 %30, [%23]";
+    let written = "%32 = extract f32 %31[0]\n store %32, %7, align 4";
+    let all = |parts: &[&str]| parts.join("\n");
+    accepted(&all(&[fill, fence, meet, begin, more, wait, written]), (1, 32));
+    refused(&all(&[fill, meet, begin, more, wait]), (1, 32), "without a fence and a barrier");
+    refused(&all(&[fill, meet, fence, begin, more, wait]), (1, 32), "without a fence and a barrier");
+    refused(&all(&[fence, fill, meet, begin, more, wait]), (1, 32), "without a fence and a barrier");
+    refused(&all(&[fill, fence, meet, begin]), (1, 32), "returns with products under way");
+    refused(&all(&[fill, fence, meet, begin, more, "%31 = wgmma_wait f32x32 %29, []"]), (1, 32), "were taken by");
+    let other = "if %9 { store %15, %18, align 4 }";
+    refused(&all(&[fill, fence, meet, begin, more, other, wait]), (1, 32), "without a fence and a barrier");
+    refused(&all(&[fill, fence, meet, begin, more, other, fence, meet, wait]), (1, 32), "was written before the wait");
+    let apart = "%28 = mul i64 %8, %22\n %29 = ptr_add ptr %18, %28\n %30 = float f32x32 1.0
+ %31 = wgmma.bf16 f32x32 %30, %23, %29";
+    refused(&all(&[fill, fence, meet, apart]), (1, 32), "different columns");
+    let misplaced = "%28 = ptr_add ptr %18, %22\n %29 = float f32x32 1.0\n %30 = wgmma.bf16 f32x32 %29, %23, %28";
+    refused(&all(&[fill, fence, meet, misplaced]), (1, 32), "at a multiple of 32");
+    // As a number the result is none before the wait.
+    let early = "%31 = extract f32 %30[0]\n store %31, %7, align 4\n %32 = wgmma_wait f32x32 %30, []";
+    for order in ORDERS {
+        let out = outcome(&all(&[fill, fence, meet, begin, more, early]), (1, 32), order).expect("it runs");
+        assert!(out[1][..128].chunks(4).all(|b| f32::from_le_bytes(b.try_into().expect("four bytes")).is_nan()));
     }
 }
 

@@ -201,6 +201,7 @@ fn variant(
         scratch: Scratch {
             shared: target.shared_bytes(),
             engine: target.has_copy_engine(),
+            wgmma: target.has_wgmma(),
             ..Scratch::of_threads(target.threads)
         },
         globals: Globals::place(&module.blocks, limits),

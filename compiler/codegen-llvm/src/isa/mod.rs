@@ -4,6 +4,7 @@ mod aarch64;
 pub mod nvptx;
 mod nvptx_bulk;
 mod nvptx_table;
+mod nvptx_wgmma;
 mod x86;
 mod x86_tiles;
 

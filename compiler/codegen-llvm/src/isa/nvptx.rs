@@ -6,6 +6,7 @@
 
 use super::nvptx_bulk as bulk;
 use super::nvptx_table::table16;
+use super::nvptx_wgmma as wgmma;
 use super::{Isa, Native};
 use crate::error::Failure;
 use crate::lower::Lower;
@@ -16,7 +17,7 @@ use inkwell::intrinsics::Intrinsic;
 use inkwell::module::{Linkage, Module};
 use inkwell::targets::{InitializationConfig, Target as LlvmTarget};
 use inkwell::types::BasicMetadataTypeEnum;
-use inkwell::values::{BasicValue, BasicValueEnum, FunctionValue, IntValue, PointerValue};
+use inkwell::values::{BasicValue, BasicValueEnum, CallSiteValue, FunctionValue, IntValue, PointerValue};
 use inkwell::{AddressSpace, IntPredicate};
 use llmc_abi::step::{STEP_FIELDS, SYNC_PHASES, kernel_symbol};
 use llmc_kernels::kir::legalize::Limits;
@@ -133,6 +134,9 @@ fn group<'c>(low: &Lower<'c, '_>, inst: &Inst) -> Result<Option<BasicValueEnum<'
         Op::LaneXor { value, mask } => lane_xor(low, *value, *mask)?,
         Op::Mma { kind, acc, a, b } => mma(low, *kind, [*acc, *a, *b])?,
         Op::LoadMatrix { ptr } => load_matrix(low, *ptr)?,
+        Op::Wgmma { .. } | Op::WgmmaWait { .. } | Op::SharedFence => {
+            wgmma::product(low, &inst.op)?.unwrap_or_else(nothing)
+        }
         Op::LastOf { counter, add, total } => last_of(low, *counter, *add, *total)?,
         Op::Barrier { phase } => {
             arrive(low)?;
@@ -188,7 +192,7 @@ fn shared<'c>(low: &Lower<'c, '_>) -> Result<BasicValueEnum<'c>, Failure> {
     let global = low.module.get_global(SHARED_SYMBOL).unwrap_or_else(|| {
         let ty = low.context.i8_type().array_type(0);
         let global = low.module.add_global(ty, Some(AddressSpace::from(SHARED)), SHARED_SYMBOL);
-        global.set_alignment(128);
+        global.set_alignment(1024);
         global
     });
     generic(low, global.as_pointer_value())
@@ -206,6 +210,12 @@ fn word<'c>(context: &'c Context, module: &Module<'c>, symbol: &str) -> PointerV
     global.as_pointer_value()
 }
 
+/// Keeps a call where it is: threads run it together.
+pub(super) fn convergent<'c>(low: &Lower<'c, '_>, call: &CallSiteValue<'c>) {
+    let kind = Attribute::get_named_enum_kind_id("convergent");
+    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(kind, 0));
+}
+
 /// Calls an intrinsic that all threads of a warp or a group run together, and that must stay where it is.
 fn collective<'c>(
     low: &Lower<'c, '_>,
@@ -215,8 +225,7 @@ fn collective<'c>(
     let callee = low.declaration(name, &[])?;
     let args: Vec<_> = args.iter().map(|a| (*a).into()).collect();
     let call = low.builder.build_direct_call(callee, &args, "")?;
-    let convergent = Attribute::get_named_enum_kind_id("convergent");
-    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(convergent, 0));
+    convergent(low, &call);
     Ok(call.try_as_basic_value().basic())
 }
 
@@ -267,8 +276,7 @@ fn load_matrix<'c>(low: &Lower<'c, '_>, ptr: Val) -> Result<BasicValueEnum<'c>, 
     let name = "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16";
     let callee = low.declaration(name, &[at.get_type().into()])?;
     let call = low.builder.build_direct_call(callee, &[at.into()], "")?;
-    let convergent = Attribute::get_named_enum_kind_id("convergent");
-    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(convergent, 0));
+    convergent(low, &call);
     let members = call.try_as_basic_value().basic().ok_or("matrices are loaded")?;
     four(low, members, low.constant(Ty::vector(Elem::I32, 4), 0))
 }
@@ -289,8 +297,7 @@ pub(super) fn asm<'c>(
     let callee = low.context.create_inline_asm(signature, text.into(), constraints.into(), true, false, None, false);
     let args: Vec<_> = args.iter().map(|a| (*a).into()).collect();
     let call = low.builder.build_indirect_call(signature, callee, &args, "")?;
-    let convergent = Attribute::get_named_enum_kind_id("convergent");
-    call.add_attribute(AttributeLoc::Function, low.context.create_enum_attribute(convergent, 0));
+    convergent(low, &call);
     Ok(call.try_as_basic_value().basic())
 }
 

@@ -390,6 +390,23 @@ impl Builder {
         self.value(Op::Mma { kind, acc, a, b }, ty)
     }
 
+    /// Begins a product of four warps; see [`Op::Wgmma`].
+    pub fn wgmma(&mut self, kind: Mma, acc: Val, a: Val, b: Val) -> Val {
+        let ty = self.ty(acc);
+        self.value(Op::Wgmma { kind, acc, a, b }, ty)
+    }
+
+    /// Waits for products of four warps; see [`Op::WgmmaWait`].
+    pub fn wgmma_wait(&mut self, sums: Val, kept: Vec<Val>) -> Val {
+        let ty = self.ty(sums);
+        self.value(Op::WgmmaWait { sums, kept }, ty)
+    }
+
+    /// Lets products of four warps see what this thread has written.
+    pub fn shared_fence(&mut self) {
+        self.emit(Op::SharedFence, vec![]);
+    }
+
     /// Four matrices of halves in shared memory, transposed; see [`Op::LoadMatrix`].
     pub fn load_matrix(&mut self, ptr: Val) -> Val {
         self.value(Op::LoadMatrix { ptr }, Ty::vector(Elem::I32, 4))

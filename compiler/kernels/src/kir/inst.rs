@@ -235,7 +235,7 @@ pub enum Op {
     Await { phase: u32 },
     /// This thread's number in its worker, i64; a worker is a group of threads on a GPU.
     Thread,
-    /// Memory that the worker's threads share, aligned to 128 bytes, of at least `bytes` bytes: the same
+    /// Memory that the worker's threads share, aligned to 1024 bytes, of at least `bytes` bytes: the same
     /// for every kernel of a step, with what earlier ones have left there. Only outside loops.
     Shared { bytes: u32 },
     /// Waits until all threads of the worker are here; what they wrote before is visible to them after.
@@ -247,6 +247,19 @@ pub enum Op {
     LaneXor { value: Val, mask: u8 },
     /// See [`Mma`]. All threads of the warp must reach it together.
     Mma { kind: Mma, acc: Val, a: Val, b: Val },
+    /// Begins a product that the matrix units of four neighbouring warps make together, each for 16 rows of its own:
+    /// `acc` (32, or 64 lanes for twice as many columns) stands for 8 columns in each four of its lanes, which are as
+    /// in [`Mma`], and so is `a`. Column c lies in shared memory in line `c` of 128 bytes from the last multiple of
+    /// 1024 at or before `b`, and of the line it is the elements from `b` on. Pieces of 16 bytes are exchanged: piece
+    /// `p` of line `c` is where piece `p ^ (c % 8)` would be. The result is there after [`Op::WgmmaWait`]; until then
+    /// only another product may add to it, and nobody may write what is read. All threads of the four warps must reach
+    /// it together, with one `b`. (PTX ISA, wgmma with `a` in registers and 128-byte swizzling.)
+    Wgmma { kind: Mma, acc: Val, a: Val, b: Val },
+    /// Waits for all products that this warp has begun: `sums` is the result of the last one, and `kept` are the
+    /// factors of all of them, which stay where they are up to here.
+    WgmmaWait { sums: Val, kept: Vec<Val> },
+    /// What this thread has written to shared memory can be read by [`Op::Wgmma`] after the next barrier.
+    SharedFence,
     /// Four matrices of 8 x 8 halves (16 bits) in shared memory, transposed: threads `8i` to `8i + 7` give the
     /// addresses of the rows of matrix i (16 bytes each, aligned), and word i (i32) of thread `4g + t` holds
     /// elements `(2t, g)` and `(2t + 1, g)` of it. All threads of the warp must reach it together.
@@ -285,12 +298,13 @@ impl Op {
             Op::Arrive | Op::Await { .. } | Op::Thread | Op::Shared { .. } | Op::AsyncCopy { .. } | Op::Fetch { .. }
         );
         let waits = matches!(self, Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. });
+        let products = matches!(
+            self,
+            Op::Mma { .. } | Op::LoadMatrix { .. } | Op::Wgmma { .. } | Op::WgmmaWait { .. } | Op::SharedFence
+        );
         let signals =
             matches!(self, Op::SignalBegin { .. } | Op::SignalEnd { .. } | Op::BulkCopy { .. } | Op::SignalWait { .. });
-        alone
-            || waits
-            || signals
-            || matches!(self, Op::LaneXor { .. } | Op::Mma { .. } | Op::LoadMatrix { .. } | Op::LastOf { .. })
+        alone || waits || products || signals || matches!(self, Op::LaneXor { .. } | Op::LastOf { .. })
     }
 }
 

@@ -35,6 +35,7 @@ impl Op {
             | Op::Shared { .. }
             | Op::GroupBarrier
             | Op::WarpBarrier
+            | Op::SharedFence
             | Op::AsyncCommit
             | Op::AsyncWait { .. } => vec![],
             Op::Un(_, a) | Op::Cast(_, a) | Op::Splat(a) | Op::Extract(a, _) => vec![a],
@@ -46,7 +47,8 @@ impl Op {
             Op::Store { ptr, value, .. } => vec![ptr, value],
             Op::LaneXor { value, .. } => vec![value],
             Op::LoadMatrix { ptr } | Op::Fetch { ptr, .. } => vec![ptr],
-            Op::Mma { acc, a, b, .. } => vec![acc, a, b],
+            Op::Mma { acc, a, b, .. } | Op::Wgmma { acc, a, b, .. } => vec![acc, a, b],
+            Op::WgmmaWait { sums, kept } => std::iter::once(sums).chain(kept).collect(),
             Op::LastOf { counter, add, .. } => vec![counter, add],
             Op::AsyncCopy { to, from, .. } => vec![to, from],
             Op::SignalBegin { ptr, .. } | Op::SignalEnd { ptr } => vec![ptr],

@@ -34,6 +34,12 @@ pub const LIMITS: [(&str, Limits); 5] = [
     ("any width, no instructions", Limits { vector_bits: u32::MAX, ..BARE }),
 ];
 
+/// The limits that a text's program can be legalized for: sums of products of four warps are not cut, as their targets
+/// have no limits.
+pub fn limits_of(source: &str) -> &'static [(&'static str, Limits)] {
+    if source.contains("wgmma") { &LIMITS[..1] } else { &LIMITS }
+}
+
 /// The program of a text, verified.
 pub fn program(source: &str) -> Program {
     let program = text::parse(source).unwrap_or_else(|e| panic!("{e}"));

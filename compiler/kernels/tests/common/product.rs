@@ -17,13 +17,15 @@ use llmc_kernels::ops::prologue::Prologue;
 use llmc_kernels::schedule::Schedule;
 use llmc_kernels::{Target, WeightFormat};
 
-const TOKENS: usize = 3;
+const TOKENS: usize = 11;
 const UNITS: usize = 3;
 const N: usize = UNITS * PANEL;
 /// Bytes of the value table, which lies before the weights.
 const TABLE_BYTES: usize = 512;
 /// Bytes of each worker's scratch.
 const WORKER_BYTES: usize = 1 << 20;
+/// Shared memory where the matrix units of four warps work together.
+const WIDE_BYTES: usize = 226 * 1024;
 /// Threads of a group that multiplies by tiles.
 pub const TILES: usize = 256;
 
@@ -45,7 +47,7 @@ impl Case {
     }
 
     pub fn scratch(&self, threads: usize) -> Scratch {
-        let arena_bytes = TOKENS * (2 * RowElem::F32.stride(self.k) + RowElem::F32.stride(N));
+        let arena_bytes = TOKENS * (3 * RowElem::F32.stride(self.k) + RowElem::F32.stride(N));
         Scratch { arena_bytes, worker_bytes: WORKER_BYTES, ..Scratch::of_threads(threads) }
     }
 
@@ -70,7 +72,7 @@ impl Case {
         let prologue = (meets != elem).then_some(Prologue {
             norm: None,
             elem: meets,
-            shared: Place::Worker(0),
+            shared: Place::Arena(TOKENS * (2 * RowElem::F32.stride(self.k) + RowElem::F32.stride(N))),
             own: Place::Worker(0),
             phase: 0,
         });
@@ -186,11 +188,20 @@ impl Case {
 
     /// The product by tiles in shared memory, of rows of `elem` that are made before: that, and the product.
     pub fn tiled(&self, elem: RowElem) -> [Function; 2] {
+        self.tiled_in(elem, self.scratch(TILES))
+    }
+
+    /// The same where the matrix units of four warps work together.
+    pub fn wide(&self, elem: RowElem) -> [Function; 2] {
+        self.tiled_in(elem, Scratch { shared: WIDE_BYTES, wgmma: true, ..self.scratch(TILES) })
+    }
+
+    fn tiled_in(&self, elem: RowElem, scratch: Scratch) -> [Function; 2] {
         let plain = self.product(elem);
         let schedule = Schedule { tiles: true, ..plain.schedule };
         let kernel = LinearKernel { schedule, ..plain };
         assert!(gemm::fits(&kernel, TILES), "{}, k = {}", self.format, self.k);
-        [self.convert(elem, TILES), kernel.build("product", self.scratch(TILES))]
+        [self.convert(elem, TILES), kernel.build("product", scratch)]
     }
 }
 

@@ -9,6 +9,7 @@ use super::scalar;
 use super::signal::SignalStep;
 use super::step::Step;
 use super::tiles::TileStep;
+use super::wgmma::Product;
 use crate::kir::func::{Function, Program, Region, Val};
 use crate::kir::inst::{Hint, Inst, Op};
 use crate::kir::types::{Elem, Ty};
@@ -30,12 +31,15 @@ pub struct Compiled<'a> {
     pub(super) names: BTreeMap<&'a str, usize>,
     /// Bytes that the threads of a worker share, if they do.
     pub(super) shared: Option<u32>,
+    /// Whether fences of that memory matter.
+    pub(super) fenced: bool,
 }
 
 impl<'a> Compiled<'a> {
     /// Prepares a verified program.
     pub fn new(program: &'a Program) -> Compiled<'a> {
-        let mut compiled = Compiled { functions: Vec::new(), names: BTreeMap::new(), shared: shared_bytes(program) };
+        let (functions, names) = (Vec::new(), BTreeMap::new());
+        let mut compiled = Compiled { functions, names, shared: shared_bytes(program), fenced: has_products(program) };
         for (index, function) in program.functions.iter().enumerate() {
             let code = Emitter::function(function, &compiled.names);
             compiled.functions.push(code);
@@ -49,6 +53,19 @@ impl<'a> Compiled<'a> {
 fn shared_bytes(program: &Program) -> Option<u32> {
     let insts = program.functions.iter().flat_map(|f| &f.body.body);
     insts.filter_map(|inst| if let Op::Shared { bytes } = inst.op { Some(bytes) } else { None }).max()
+}
+
+/// Whether some function has products that the matrix units of four warps make.
+fn has_products(program: &Program) -> bool {
+    fn of(region: &Region) -> bool {
+        region.body.iter().any(|inst| match &inst.op {
+            Op::Wgmma { .. } => true,
+            Op::For { body, .. } => of(body),
+            Op::If { then, els, .. } => of(then) || of(els),
+            _ => false,
+        })
+    }
+    program.functions.iter().any(|f| of(&f.body))
 }
 
 struct Emitter<'a, 'n> {
@@ -251,6 +268,14 @@ impl<'a> Emitter<'a, '_> {
                 let (acc, a, b) = (at(acc), at(a), at(b));
                 Step::Meet(Meet::Warp(WarpMeet::Mma { kind: *kind, to, acc, a, b }))
             }
+            Op::Wgmma { kind, acc, a, b } => {
+                let (lanes, acc, a, b) = (self.lanes(*acc), at(acc), at(a), at(b));
+                Step::Meet(Meet::Warp(WarpMeet::Wgmma(Product { kind: *kind, to, lanes, acc, a, b })))
+            }
+            Op::WgmmaWait { sums, .. } => {
+                Step::Meet(Meet::Warp(WarpMeet::WgmmaWait { to, from: at(sums), lanes: self.lanes(*sums) }))
+            }
+            Op::SharedFence => Step::Fence,
             Op::AsyncCopy { to, from, bytes } => {
                 Step::Async(AsyncStep::Copy { to: at(to), from: at(from), bytes: *bytes })
             }

@@ -7,6 +7,7 @@ use super::meet::Stop;
 use super::memory::Memory;
 use super::order::{Order, Turns};
 use super::thread::Thread;
+use super::wgmma::Columns;
 use crate::kir::print::line;
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub(super) struct Grid<'a> {
     /// What workers that were not the last one have left at counters since the last barrier of all: the
     /// moments before which they know what each worker did.
     pub counters: BTreeMap<Addr, Vec<u32>>,
+    /// What products under way read, by the first thread of their warp.
+    pub products: BTreeMap<usize, Vec<Columns>>,
 }
 
 impl<'a> Grid<'a> {
@@ -48,6 +51,7 @@ impl<'a> Grid<'a> {
             counts,
             shared: vec![Addr::default(); counts.0],
             counters: BTreeMap::new(),
+            products: BTreeMap::new(),
         }
     }
 
@@ -56,7 +60,10 @@ impl<'a> Grid<'a> {
         let (workers, threads) = self.counts;
         if let Some(bytes) = self.program.shared {
             for shared in &mut self.shared {
-                *shared = self.memory.alloc_shared(bytes as usize).map_err(|_| InterpError::OutOfAddresses)?;
+                *shared = self
+                    .memory
+                    .alloc_shared(bytes as usize, self.program.fenced)
+                    .map_err(|_| InterpError::OutOfAddresses)?;
             }
         }
         for worker in 0..workers as u64 {

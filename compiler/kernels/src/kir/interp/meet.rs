@@ -2,6 +2,7 @@
 
 use super::code::Compiled;
 use super::step::Step;
+use super::wgmma::Product;
 use crate::kir::inst::Mma;
 use crate::kir::print::line;
 
@@ -53,6 +54,13 @@ pub(super) enum WarpMeet {
         acc: usize,
         a: usize,
         b: usize,
+    },
+    Wgmma(Product),
+    /// `lanes` is the number itself.
+    WgmmaWait {
+        to: usize,
+        from: usize,
+        lanes: usize,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::error::{Addr, Fault};
+use super::fence::Fences;
 use super::race::Shadow;
 use super::signal::Signals;
 
@@ -12,7 +13,7 @@ const SPACE_BITS: u32 = 40;
 const ALIGN: u64 = 64;
 
 /// Alignment of memory that the threads of a worker share, exactly.
-const SHARED_ALIGN: u64 = 128;
+const SHARED_ALIGN: u64 = 1024;
 
 struct Buffer {
     /// Where in its space it begins.
@@ -22,6 +23,8 @@ struct Buffer {
     written: Option<Vec<bool>>,
     readonly: bool,
     shadow: Option<Shadow>,
+    /// Who has written each byte, where fences matter.
+    fences: Option<Fences>,
     /// The last run that stored into it.
     stored: u32,
     /// The last run that loaded from it as from a constant.
@@ -53,8 +56,30 @@ impl Memory {
     }
 
     /// Memory of `len` bytes, not written yet, that the threads of a worker share.
-    pub fn alloc_shared(&mut self, len: usize) -> Result<Addr, Fault> {
-        self.alloc_at(SHARED_ALIGN, None, len, false)
+    pub fn alloc_shared(&mut self, len: usize, fenced: bool) -> Result<Addr, Fault> {
+        let addr = self.alloc_at(SHARED_ALIGN, None, len, false)?;
+        if fenced && let Some(Some(buffer)) = self.buffers.last_mut() {
+            buffer.fences = Some(Fences::new(len));
+        }
+        Ok(addr)
+    }
+
+    /// Products see what this thread has written to its worker's memory.
+    pub fn fence(&mut self, access: &Access) {
+        let (index, _) = split(access.shared);
+        if let Some(Some(Buffer { fences: Some(fences), .. })) = self.buffers.get_mut(index) {
+            fences.fence(access);
+        }
+    }
+
+    /// Bytes that a product reads.
+    pub fn load_fenced(&mut self, place: Place, access: &Access) -> Result<&[u8], Fault> {
+        let (buffer, at) = self.locate(place)?;
+        let Some(fences) = &buffer.fences else {
+            return Err(Fault::Operand("columns are not in memory of the worker"));
+        };
+        fences.check(at, place.len, access)?;
+        self.load(place, access)
     }
 
     fn alloc_at(&mut self, base: u64, data: Option<Vec<u8>>, len: usize, readonly: bool) -> Result<Addr, Fault> {
@@ -64,7 +89,16 @@ impl Memory {
         }
         let written = if data.is_some() { None } else { Some(vec![false; len]) };
         let data = data.unwrap_or_else(|| vec![0xa5; len]);
-        self.buffers.push(Some(Buffer { base, data, written, readonly, shadow: None, stored: 0, constant: 0 }));
+        self.buffers.push(Some(Buffer {
+            base,
+            data,
+            written,
+            readonly,
+            shadow: None,
+            fences: None,
+            stored: 0,
+            constant: 0,
+        }));
         Ok(Addr((number << SPACE_BITS) + base))
     }
 
@@ -139,6 +173,9 @@ impl Memory {
         if let Some(written) = &mut buffer.written {
             written[at..at + len].fill(true);
         }
+        if let Some(fences) = &mut buffer.fences {
+            fences.write(at, len, access);
+        }
         Ok(&mut buffer.data[at..at + len])
     }
 
@@ -180,6 +217,9 @@ impl Memory {
         buffer.data[at..at + place.len].copy_from_slice(data);
         if let Some(written) = &mut buffer.written {
             written[at..at + place.len].fill(true);
+        }
+        if let Some(fences) = &mut buffer.fences {
+            fences.copy(at, place.len);
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ fn gather<const N: usize>(
 }
 
 /// Row and word of `a` that a thread holds as its element `i`.
-fn in_rows(lane: usize, i: usize) -> (usize, usize) {
+pub(super) fn in_rows(lane: usize, i: usize) -> (usize, usize) {
     (lane / 4 + i % 2 * 8, lane % 4 + i / 2 * 4)
 }
 
@@ -76,12 +76,12 @@ fn in_column(lane: usize, i: usize) -> (usize, usize) {
 }
 
 /// Row and column of the sums.
-fn in_sums(lane: usize, i: usize) -> (usize, usize) {
+pub(super) fn in_sums(lane: usize, i: usize) -> (usize, usize) {
     (lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2)
 }
 
 /// Adds the products of the elements of one word.
-fn word(kind: Mma, sum: u32, a: u32, b: u32) -> u32 {
+pub(super) fn word(kind: Mma, sum: u32, a: u32, b: u32) -> u32 {
     match kind {
         Mma::U8S8 => dot4_i8(sum.into(), a.into(), b.into()).map_or(sum, |sum| sum as u32),
         Mma::Bf16 => {

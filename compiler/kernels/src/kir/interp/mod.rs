@@ -4,7 +4,7 @@
 //! (see [`Machine::run_groups`]), in an order the caller chooses. A byte that one thread writes and
 //! another reads or writes is an error in whatever order they run, unless something orders the two:
 //! a barrier of all, of their worker or of their warp between them, or a [`super::Op::LastOf`], by which
-//! its last worker sees what the others did before they came to it on that counter. `LaneXor` and `Mma`
+//! its last worker sees what the others did before they came to it on that counter. `LaneXor` and products
 //! order nothing. So a run proves a plan's barriers. Each [`Fault`] names thread, function, instruction
 //! and address.
 //!
@@ -19,6 +19,7 @@ mod access;
 mod async_copy;
 mod code;
 mod error;
+mod fence;
 mod grid;
 mod group;
 mod last_of;
@@ -33,6 +34,7 @@ mod step;
 mod thread;
 mod tiles;
 mod warp;
+mod wgmma;
 
 pub use code::Compiled;
 pub use error::{Addr, Fault, InterpError, ThreadId};

@@ -124,6 +124,8 @@ pub(super) enum Step {
     Tiles(TileStep),
     Async(AsyncStep),
     Signal(SignalStep),
+    /// Lets products see what this thread has written to shared memory.
+    Fence,
     Meet(Meet),
     Return,
 }

@@ -8,6 +8,7 @@ use super::meet::Stop;
 use super::memory::{Memory, Place};
 use super::signal;
 use super::step::Step;
+use super::wgmma::UnderWay;
 
 struct Frame {
     function: usize,
@@ -21,12 +22,20 @@ pub(super) struct Thread {
     frames: Vec<Frame>,
     scratch: Vec<u64>,
     copies: Copies,
+    /// What it cannot use yet of products.
+    pub under_way: UnderWay,
 }
 
 impl Thread {
     /// About to enter a function with these parameters.
     pub fn new(program: &Compiled<'_>, function: usize, params: &[u64]) -> Thread {
-        Thread { frames: vec![frame(program, function, params)], scratch: Vec::new(), copies: Copies::default() }
+        let frames = vec![frame(program, function, params)];
+        Thread { frames, scratch: Vec::new(), copies: Copies::default(), under_way: UnderWay::default() }
+    }
+
+    /// A lane of the function that it runs.
+    pub fn place(&self, at: usize) -> u64 {
+        self.frames.last().expect("the thread has not returned").regs[at]
     }
 
     /// The lanes of all values of the function that it runs.
@@ -58,6 +67,10 @@ impl Thread {
                     signal::step(step, &frame.regs, memory, access)?;
                     frame.next += 1;
                 }
+                Step::Fence => {
+                    memory.fence(access);
+                    frame.next += 1;
+                }
                 Step::Tiles(step) => {
                     step.run(&frame.regs, memory, access)?;
                     frame.next += 1;
@@ -71,6 +84,9 @@ impl Thread {
                     if self.frames.len() == 1 {
                         self.copies.finish()?;
                         signal::finish(memory, access)?;
+                        if !self.under_way.is_empty() {
+                            return Err(Fault::Operand("the thread returns with products under way"));
+                        }
                     }
                     let Some(frame) = self.frames.pop() else { break };
                     frame.stack.iter().for_each(|addr| memory.free(*addr));
@@ -100,7 +116,10 @@ fn straight(
     loop {
         let mut target = *next + 1;
         match &code.steps[*next] {
-            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Signal(_) | Step::Tiles(_) | Step::Return => {
+            Step::Call { .. } | Step::Meet(_) | Step::Async(_) | Step::Signal(_) | Step::Fence | Step::Tiles(_) => {
+                return Ok(());
+            }
+            Step::Return => {
                 return Ok(());
             }
             Step::Jump { target: to } => target = *to,

@@ -15,11 +15,14 @@ impl Grid<'_> {
             self.run_threads(warp.clone())?;
             let stop = self.met(warp.start, warp.end)?;
             let Some(Meet::Warp(meet)) = stop.meet(self.program) else { return Ok(()) };
-            if let WarpMeet::Barrier = meet {
-                self.begin_warp();
-            } else {
-                let done = together(meet, &mut self.threads[warp.clone()]);
-                done.map_err(|fault| self.fault_at_stop(warp.start, fault))?;
+            match meet {
+                WarpMeet::Barrier => self.begin_warp(),
+                WarpMeet::Wgmma(product) => self.begin_product(warp.clone(), product)?,
+                WarpMeet::WgmmaWait { to, from, lanes } => self.end_products(warp.clone(), (to, from, lanes))?,
+                _ => {
+                    let done = together(meet, &mut self.threads[warp.clone()]);
+                    done.map_err(|fault| self.fault_at_stop(warp.start, fault))?;
+                }
             }
         }
     }
@@ -48,7 +51,7 @@ fn together(meet: WarpMeet, threads: &mut [Thread]) -> Result<(), Fault> {
     let warp: &mut [Thread; WARP] =
         threads.try_into().map_err(|_| Fault::Operand("the worker has no warp of 32 threads"))?;
     match meet {
-        WarpMeet::Barrier => {}
+        WarpMeet::Barrier | WarpMeet::Wgmma(_) | WarpMeet::WgmmaWait { .. } => {}
         WarpMeet::LaneXor { to, from, mask } => {
             let values = warp.each_mut().map(|thread| thread.places()[from]);
             for (lane, thread) in warp.iter_mut().enumerate() {

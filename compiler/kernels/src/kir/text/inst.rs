@@ -5,10 +5,10 @@ use super::{Parsed, Parser};
 use crate::kir::func::Val;
 use crate::kir::inst::Tiles;
 use crate::kir::names::{BIN, CAST, COND, MMA, PREFETCH, TILES, UN, named};
-use crate::kir::{Elem, Hint, Inst, Op, Ty};
+use crate::kir::{Elem, Hint, Inst, Mma, Op, Ty};
 
 /// Instructions that never have results.
-const EFFECTS: [&str; 17] = [
+const EFFECTS: [&str; 18] = [
     "arrive",
     "await",
     "fetch",
@@ -19,6 +19,7 @@ const EFFECTS: [&str; 17] = [
     "barrier",
     "group_barrier",
     "warp_barrier",
+    "shared_fence",
     "async_copy",
     "async_commit",
     "async_wait",
@@ -132,6 +133,7 @@ impl Parser<'_> {
             "barrier" => Op::Barrier { phase: self.integer()? },
             "group_barrier" => Op::GroupBarrier,
             "warp_barrier" => Op::WarpBarrier,
+            "shared_fence" => Op::SharedFence,
             "fetch" => {
                 let ptr = self.value()?;
                 self.comma()?;
@@ -202,6 +204,10 @@ impl Parser<'_> {
             let ((acc, a), _) = (self.two()?, self.comma()?);
             return Ok(Op::Mma { kind, acc, a, b: self.value()? });
         }
+        if let Some(kind) = wide(name) {
+            let ((acc, a), _) = (self.two()?, self.comma()?);
+            return Ok(Op::Wgmma { kind, acc, a, b: self.value()? });
+        }
         match name {
             "thread" => Ok(Op::Thread),
             "shared" => Ok(Op::Shared { bytes: self.integer()? }),
@@ -209,6 +215,12 @@ impl Parser<'_> {
                 let (value, mask) = self.lane()?;
                 let Ok(mask) = u8::try_from(mask) else { return self.fail("a mask below 32 before this") };
                 Ok(Op::LaneXor { value, mask })
+            }
+            "wgmma_wait" => {
+                let sums = self.value()?;
+                self.comma()?;
+                self.mark('[')?;
+                Ok(Op::WgmmaWait { sums, kept: self.list_until(']', Self::value)? })
             }
             "load_matrix" => Ok(Op::LoadMatrix { ptr: self.value()? }),
             "last_of" => {
@@ -323,9 +335,15 @@ impl Parser<'_> {
     }
 }
 
+/// What a product of four warps multiplies: its name is `wg` before that of a warp's.
+fn wide(name: &str) -> Option<Mma> {
+    name.strip_prefix("wg").and_then(|name| named(&MMA, name))
+}
+
 fn is_computation(name: &str) -> bool {
-    const OTHERS: [&str; 22] = [
+    const OTHERS: [&str; 23] = [
         "load_matrix",
+        "wgmma_wait",
         "thread",
         "shared",
         "lane_xor",
@@ -352,6 +370,6 @@ fn is_computation(name: &str) -> bool {
         || named(&BIN, name).is_some()
         || named(&COND, name).is_some()
         || named(&CAST, name).is_some()
-        || named(&MMA, name).is_some()
+        || named(&MMA, name).or(wide(name)).is_some()
         || OTHERS.contains(&name)
 }

@@ -24,6 +24,8 @@
 //! | `Thread`, `Shared` | | i64; ptr |
 //! | `LaneXor` | i32 or f32 scalar; the mask is 1 to 31 | the same |
 //! | `Mma` | sums x4 (f32, or i32 of bytes), i32x4, i32x2 | as the sums |
+//! | `Wgmma` | sums x32 or x64 (f32, or i32 of bytes), i32x4, ptr | as the sums |
+//! | `WgmmaWait` | sums as of `Wgmma`, some i32x4 | as the sums |
 //! | `LoadMatrix` | ptr | i32x4 |
 //! | `LastOf` | ptr, i32; the total is positive | i1 |
 //! | `AsyncCopy` | two ptr; 4, 8 or 16 bytes | none |
@@ -102,7 +104,8 @@ pub(super) fn check(op: &Op, operands: &[Ty], results: &[Ty]) -> Result<(), Stri
         (Op::Prefetch { .. }, operands, []) => exactly("address", operands, &[Ty::PTR]),
         (Op::Call { .. } | Op::Barrier { .. }, _, []) => Ok(()),
         (Op::Arrive | Op::Await { .. }, [], []) => Ok(()),
-        (Op::GroupBarrier | Op::WarpBarrier | Op::AsyncCommit | Op::AsyncWait { .. }, [], []) => Ok(()),
+        (Op::GroupBarrier | Op::WarpBarrier | Op::SharedFence, [], []) => Ok(()),
+        (Op::AsyncCommit | Op::AsyncWait { .. }, [], []) => Ok(()),
         (Op::Fetch { bytes, .. }, operands, []) => {
             need(bytes % 32 == 0 && *bytes > 0, || format!("{bytes} bytes; a multiple of 32 is fetched"))?;
             exactly("address", operands, &[Ty::PTR])
@@ -205,6 +208,8 @@ fn value(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
             | Op::Shared { .. }
             | Op::LaneXor { .. }
             | Op::Mma { .. }
+            | Op::Wgmma { .. }
+            | Op::WgmmaWait { .. }
             | Op::LoadMatrix { .. }
             | Op::LastOf { .. },
             _,
@@ -224,10 +229,18 @@ fn group(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
             exactly("operand", operands, &[ty])
         }
         Op::Mma { kind, .. } => {
-            let sums = if *kind == Mma::U8S8 { Elem::I32 } else { Elem::F32 };
-            let packed = |lanes| Ty::vector(Elem::I32, lanes);
-            exactly("result", &[ty], &[Ty::vector(sums, 4)])?;
-            exactly("operands", operands, &[ty, packed(4), packed(2)])
+            exactly("result", &[ty], &[Ty::vector(sums_of(*kind), 4)])?;
+            exactly("operands", operands, &[ty, Ty::vector(Elem::I32, 4), Ty::vector(Elem::I32, 2)])
+        }
+        Op::Wgmma { kind, .. } => {
+            wide(ty)?;
+            exactly("result", &[ty], &[ty.with_elem(sums_of(*kind))])?;
+            exactly("operands", operands, &[ty, Ty::vector(Elem::I32, 4), Ty::PTR])
+        }
+        Op::WgmmaWait { kept, .. } => {
+            wide(ty)?;
+            exactly("sums", &operands[..1], &[ty])?;
+            exactly("factors", &operands[1..], &vec![Ty::vector(Elem::I32, 4); kept.len()])
         }
         Op::LoadMatrix { .. } => {
             exactly("result", &[ty], &[Ty::vector(Elem::I32, 4)])?;
@@ -240,6 +253,16 @@ fn group(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
         }
         _ => Err("not an instruction of a group".into()),
     }
+}
+
+/// What sums of a product are.
+fn sums_of(kind: Mma) -> Elem {
+    if kind == Mma::U8S8 { Elem::I32 } else { Elem::F32 }
+}
+
+/// Sums of products of four warps.
+fn wide(ty: Ty) -> Result<(), String> {
+    need(matches!(ty.lanes, 32 | 64), || format!("found {ty}, expected 32 or 64 lanes"))
 }
 
 /// Instructions that move lanes, and those on memory.

@@ -5,7 +5,7 @@
 
 use super::copies::{COPY, Lines, PanelPart, Pieces, in_order};
 use super::rows::{ROWS, panel_scales, thread_place};
-use super::{COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, token_swizzled, warp_place};
+use super::{ALONE, COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, thread_rows, token_swizzled};
 use crate::env::Env;
 use crate::formats::WeightFormat;
 use crate::formats::codes::BLOCK;
@@ -167,7 +167,7 @@ impl Coded {
 
     /// Adds the products of a sum of words with words of x.
     fn add(&self, env: &mut Env, (a, x): (&[Val], Val), scale: Option<Val>, sum: Val) -> Val {
-        let begin = if scale.is_some() { self.zero(env) } else { sum };
+        let begin = if scale.is_some() { env.b.float(FLOATS, 0.0) } else { sum };
         let dot = a.iter().fold(begin, |dot, a| env.b.mma(Mma::Bf16, dot, *a, x));
         scale.map_or(dot, |scale| env.b.fma(dot, scale, sum))
     }
@@ -197,14 +197,14 @@ impl Form for Coded {
         all
     }
 
-    fn zero(&self, env: &mut Env) -> Val {
-        env.b.float(FLOATS, 0.0)
+    fn zeros(&self, env: &mut Env) -> Vec<Val> {
+        vec![env.b.float(FLOATS, 0.0); PANELS * COLUMNS]
     }
 
     /// The first panel's two k, its scales, the words of a token and which of each two blocks comes first there, and the
     /// table.
     fn reads(&self, env: &mut Env, _s: &Segment, tile: Tile) -> Vec<Val> {
-        let ((half, quarter), (row, t), (panel, _)) = (warp_place(env), thread_of(env), thread_rows(env));
+        let ((half, quarter), (row, t), (panel, _)) = (ALONE.place(env), thread_of(env), thread_rows(env));
         let (scales, rows) = self.places();
         let panels = env.b.mul_const(half, PANELS as i64);
         let panel = env.b.add(panels, panel);
@@ -212,7 +212,7 @@ impl Form for Coded {
         let codes = self.code_places(env).map(|place| env.b.add(run, place));
         let own = env.b.mul_const(panel, self.scales_step() as i64);
         let scales = env.b.add_const(own, scales as i64);
-        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
+        let token = env.b.mul_const(quarter, ALONE.tokens() as i64);
         let token = env.b.add(token, row);
         let line = env.b.mul_const(token, self.token_step() as i64);
         let piece = env.b.mul_const(t, COPY as i64);
@@ -236,7 +236,7 @@ impl Form for Coded {
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, _x: Val, mut sums: Vec<Val>) -> Vec<Val> {
         let Some(layout) = self.rows.layout() else { return sums };
         for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
-            let Some(scales) = panel_scales(env, (s, tile), &layout, pair) else { continue };
+            let Some(scales) = panel_scales(env, (s, tile, ALONE), &layout, pair) else { continue };
             for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
                 let scales = of_pair(env, scales, rows as u16);
                 for sum in sums {

@@ -1,7 +1,7 @@
 //! Tiles of bf16: a word is two elements of k.
 
 use super::copies::{COPY, Lines, PanelPart, Pieces};
-use super::{COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows, token_swizzled, warp_place};
+use super::{ALONE, COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, thread_rows, token_swizzled};
 use crate::env::Env;
 use crate::kir::{BinOp, Elem, Hint, Mma, Ty, Val};
 use crate::layout::PANEL;
@@ -38,13 +38,13 @@ impl Form for Floats {
         vec![weights.pieces(env), rows.pieces(env)]
     }
 
-    fn zero(&self, env: &mut Env) -> Val {
-        env.b.float(Ty::vector(Elem::F32, 4), 0.0)
+    fn zeros(&self, env: &mut Env) -> Vec<Val> {
+        vec![env.b.float(Ty::vector(Elem::F32, 4), 0.0); PANELS * COLUMNS]
     }
 
     /// The first words of a pair of panels, and the words of a token in both halves of a step.
     fn reads(&self, env: &mut Env, _s: &Segment, _tile: Tile) -> Vec<Val> {
-        let ((half, quarter), (row, t)) = (warp_place(env), thread_of(env));
+        let ((half, quarter), (row, t)) = (ALONE.place(env), thread_of(env));
         let (panel, quad) = thread_rows(env);
         let panels = env.b.mul_const(half, PANELS as i64);
         let panel = env.b.add(panels, panel);
@@ -53,7 +53,7 @@ impl Form for Floats {
         let piece = env.b.add(piece, quad);
         let piece = swizzled(env, piece);
         let piece = env.b.mul_const(piece, COPY as i64);
-        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
+        let token = env.b.mul_const(quarter, ALONE.tokens() as i64);
         let token = env.b.add(token, row);
         let line = env.b.mul_const(token, TOKEN_STEP as i64);
         let line = env.b.add_const(line, ALL_PANELS as i64);

@@ -1,9 +1,9 @@
 //! The product of many rows with weights, by tiles in shared memory.
 //!
 //! A worker takes a tile of [`TILE_PANELS`] panels and [`TILE_TOKENS`] tokens after another. Steps of k are
-//! copied into shared memory [`STAGES`] ahead of their use; a warp multiplies half of the panels with a
-//! quarter of the tokens. Sums then go through shared memory to the epilogue, which sees whole units. What a step is
-//! made of and how it is multiplied is a [`Form`]'s.
+//! copied into shared memory ahead of their use; a warp multiplies half of the panels with a quarter of the tokens, or,
+//! where the matrix units of four warps work together, two panels with all tokens. Sums then go through shared memory to
+//! the epilogue, which sees whole units. What a step is made of and how it is multiplied is a [`Form`]'s.
 
 mod coded;
 mod copies;
@@ -11,6 +11,7 @@ mod floats;
 mod integers;
 mod result;
 mod rows;
+mod wide;
 
 use super::SHARED_BYTES;
 use super::fragments::thread_of;
@@ -25,6 +26,7 @@ use coded::Coded;
 use copies::Pieces;
 use floats::Floats;
 use integers::Integers;
+use wide::Wide;
 
 /// Panels of a tile: 256 rows.
 const TILE_PANELS: usize = 16;
@@ -32,14 +34,45 @@ const TILE_PANELS: usize = 16;
 const TILE_TOKENS: usize = 128;
 /// Steps in shared memory.
 const STAGES: usize = 2;
-/// Warps along a tile's panels, and along its tokens.
-const WARPS: (usize, usize) = (2, 4);
-/// Panels and columns of eight tokens of a warp.
-const PANELS: usize = TILE_PANELS / WARPS.0;
-const COLUMNS: usize = TILE_TOKENS / WARPS.1 / 8;
+/// Warps of a group, and how they share out a tile where each multiplies for itself.
+const WARPS: usize = 8;
+const ALONE: Shares = Shares { panels: 2, tokens: 4 };
+/// Panels and columns of eight tokens of a warp there.
+const PANELS: usize = ALONE.panels();
+const COLUMNS: usize = ALONE.columns();
 /// Tokens whose sums are in shared memory together, and bytes of a token's: padded against bank conflicts.
 const RAW_TOKENS: usize = 64;
 const RAW_ROW: usize = TILE_PANELS * PANEL * 4 + 16;
+
+/// How the warps share out a tile.
+#[derive(Clone, Copy)]
+struct Shares {
+    /// Warps along its panels, and along its tokens.
+    panels: usize,
+    tokens: usize,
+}
+
+impl Shares {
+    /// Panels of a warp.
+    const fn panels(self) -> usize {
+        TILE_PANELS / self.panels
+    }
+
+    /// Tokens of a warp, and columns of eight of them.
+    const fn tokens(self) -> usize {
+        TILE_TOKENS / self.tokens
+    }
+
+    const fn columns(self) -> usize {
+        self.tokens() / 8
+    }
+
+    /// Which part of the panels and which of the tokens this warp has.
+    fn place(self, env: &mut Env) -> (Val, Val) {
+        let tokens = env.b.index(self.tokens);
+        (env.b.div(env.group.warp, tokens), env.b.rem(env.group.warp, tokens))
+    }
+}
 
 /// What a tile's weights are, and what that makes of a step. All threads of a group call each function together.
 trait Form {
@@ -52,17 +85,31 @@ trait Form {
     /// The copies of a thread for one step of a segment's tile; `x` is the first row.
     fn copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces>;
 
-    /// What sums of two rows and two columns begin with.
-    fn zero(&self, env: &mut Env) -> Val;
+    /// How the warps share out a tile.
+    fn shares(&self) -> Shares {
+        ALONE
+    }
+
+    /// Steps in shared memory: a power of two.
+    fn stages(&self) -> usize {
+        STAGES
+    }
+
+    /// Whether what was copied is read by the matrix units themselves.
+    fn is_fenced(&self) -> bool {
+        false
+    }
+
+    /// What a warp's sums begin with.
+    fn zeros(&self, env: &mut Env) -> Vec<Val>;
 
     /// Where in a stage this thread reads, and what else it needs of a tile.
     fn reads(&self, env: &mut Env, s: &Segment, tile: Tile) -> Vec<Val>;
 
-    /// Adds the products of the step at an address, whose number (i64) comes with it, to a warp's sums: for each pair
-    /// of panels, each pair of rows and each column of tokens.
+    /// Adds the products of the step at an address, whose number (i64) comes with it, to a warp's sums.
     fn multiply(&self, env: &mut Env, at: (Val, Val), reads: &[Val], sums: &[Val]) -> Vec<Val>;
 
-    /// What the products are, f32, in the order of the sums.
+    /// What the products are, f32: for each pair of panels, each pair of rows and each column of tokens.
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val>;
 
     /// Whether weights are looked up in a table in shared memory.
@@ -71,9 +118,11 @@ trait Form {
     }
 }
 
-/// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`.
-fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize)) -> Option<Box<dyn Form>> {
+/// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`. Where four warps' matrix
+/// units may work together (`wide`), they do so where they can.
+fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize), wide: bool) -> Option<Box<dyn Form>> {
     let form: Box<dyn Form> = match (s.product.format, elem) {
+        (WeightFormat::Bf16, RowElem::Bf16) if wide => Box::new(Wide { x_stride }),
         (WeightFormat::Bf16, RowElem::Bf16) => Box::new(Floats { x_stride }),
         (format, RowElem::Bf16) if FloatRows::takes(format) => Box::new(Coded::new(format, s.product.k, x_stride)),
         (WeightFormat::Quant(scheme), RowElem::Bytes) => {
@@ -82,7 +131,7 @@ fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize)) -> Option<Box<dyn F
         _ => return None,
     };
     let fits = s.product.k.is_multiple_of(form.step())
-        && STAGES * form.stage() + TABLE_BYTES <= SHARED_BYTES
+        && (wide || form.stages() * form.stage() + TABLE_BYTES <= SHARED_BYTES)
         && s.product.panels <= TILE_PANELS
         && TILE_PANELS.is_multiple_of(s.product.panels);
     fits.then_some(form)
@@ -99,7 +148,7 @@ fn rows_of(kernel: &LinearKernel) -> (RowElem, usize) {
 /// Whether a kernel's products can be made this way.
 pub fn fits(kernel: &LinearKernel, threads: usize) -> bool {
     let rows = rows_of(kernel);
-    threads == WARPS.0 * WARPS.1 * WARP && kernel.segments.iter().all(|s| form_for(s, rows).is_some())
+    threads == WARPS * WARP && kernel.segments.iter().all(|s| form_for(s, rows, false).is_some())
 }
 
 /// A segment's products under construction.
@@ -125,13 +174,13 @@ struct Tile {
 pub fn build(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Function {
     let mut env = Env::new(name, scratch);
     let rows = rows_of(kernel);
-    let of = |segment| Gemm { segment, form: form_for(segment, rows).expect("tiles fit") };
+    let of = |segment| Gemm { segment, form: form_for(segment, rows, scratch.wgmma).expect("tiles fit") };
     let gemms: Vec<Gemm> = kernel.segments.iter().map(of).collect();
-    let stages = gemms.iter().map(|g| STAGES * g.form.stage()).max().unwrap_or(0);
+    let stages = gemms.iter().map(|g| g.form.stages() * g.form.stage()).max().unwrap_or(0);
     let bytes = stages.max(RAW_TOKENS * RAW_ROW);
     let with_table = gemms.iter().find(|g| g.form.has_table()).and_then(|g| g.segment.product.coded?.table);
     let table_bytes = with_table.map_or(0, |_| TABLE_BYTES);
-    assert!(bytes + table_bytes <= SHARED_BYTES, "the tiles fit shared memory");
+    assert!(bytes + table_bytes <= scratch.shared, "the tiles fit shared memory");
     let shared = env.b.shared(bytes + table_bytes);
     let table = env.b.ptr_add_const(shared, bytes);
     if let Some(levels) = with_table {
@@ -162,7 +211,7 @@ impl Gemm<'_> {
             let tile = Tile { shared, table, panel, token, n };
             let sums = self.product(env, tile, x);
             let sums = self.form.finish(env, self.segment, tile, x, sums);
-            result::emit(env, self.segment, tile, &sums);
+            result::emit(env, self.segment, tile, self.form.shares(), &sums);
         });
     }
 
@@ -171,18 +220,24 @@ impl Gemm<'_> {
         let (form, steps) = (&self.form, self.segment.product.k / self.form.step());
         let copies = form.copies(env, self.segment, tile, x);
         env.b.group_barrier();
-        for stage in 0..(STAGES - 1).min(steps) {
-            let step = env.b.index(stage);
-            self.copy(env, tile, &copies, step);
+        let stages = form.stages();
+        for stage in 0..stages - 1 {
+            if stage < steps {
+                let step = env.b.index(stage);
+                self.copy(env, tile, &copies, step);
+            }
             env.b.async_commit();
         }
-        let zero = form.zero(env);
+        let zeros = form.zeros(env);
         let (lo, hi, one) = (env.b.index(0), env.b.index(steps), env.b.index(1));
         let reads = form.reads(env, self.segment, tile);
-        let sums = env.for_carried((lo, hi, one), &[zero; PANELS * COLUMNS], |env, step, sums| {
-            env.b.async_wait(STAGES as u32 - 2);
+        let sums = env.for_carried((lo, hi, one), &zeros, |env, step, sums| {
+            env.b.async_wait(stages as u32 - 2);
+            if form.is_fenced() {
+                env.b.shared_fence();
+            }
             env.b.group_barrier();
-            let ahead = env.b.add_const(step, STAGES as i64 - 1);
+            let ahead = env.b.add_const(step, stages as i64 - 1);
             let more = env.b.cmp(Cond::Lt, ahead, hi);
             env.if_then(more, |env| self.copy(env, tile, &copies, ahead));
             env.b.async_commit();
@@ -202,16 +257,10 @@ impl Gemm<'_> {
 
     /// Where a step's copies lie.
     fn stage_at(&self, env: &mut Env, tile: Tile, step: Val) -> Val {
-        let mask = env.b.index(STAGES - 1);
+        let mask = env.b.index(self.form.stages() - 1);
         let stage = env.b.and(step, mask);
         env.at(tile.shared, stage, self.form.stage())
     }
-}
-
-/// This warp's half of the panels and quarter of the tokens.
-fn warp_place(env: &mut Env) -> (Val, Val) {
-    let quarters = env.b.index(WARPS.1);
-    (env.b.div(env.group.warp, quarters), env.b.rem(env.group.warp, quarters))
 }
 
 /// Which of a pair of panels this thread has rows of, and the number of its four rows there.

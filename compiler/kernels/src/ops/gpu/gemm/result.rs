@@ -1,21 +1,17 @@
 //! From a tile's sums to the results: through shared memory, where an epilogue finds whole units.
 
-use super::{COLUMNS, PANELS, RAW_ROW, RAW_TOKENS, TILE_PANELS, TILE_TOKENS, Tile, WARPS, warp_place};
+use super::{RAW_ROW, RAW_TOKENS, Shares, TILE_PANELS, TILE_TOKENS, Tile};
 use crate::env::{Env, WARP};
 use crate::kir::{Cond, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::gpu::fragments::thread_of;
 use crate::ops::linear::Segment;
+use std::ops::Range;
 
 /// Finishes and stores a tile's sums, of which each warp has its own.
-pub(super) fn emit(env: &mut Env, s: &Segment, tile: Tile, sums: &[Val]) {
-    let quarter = TILE_TOKENS / WARPS.1;
+pub(super) fn emit(env: &mut Env, s: &Segment, tile: Tile, shares: Shares, sums: &[Val]) {
     for first in (0..TILE_TOKENS).step_by(RAW_TOKENS) {
-        let (lo, hi) = (env.b.index(first / quarter), env.b.index((first + RAW_TOKENS) / quarter));
-        let (_, own) = warp_place(env);
-        let (after, before) = (env.b.cmp(Cond::Ge, own, lo), env.b.cmp(Cond::Lt, own, hi));
-        let mine = env.b.and(after, before);
-        env.if_then(mine, |env| keep(env, tile, sums, first));
+        keep_some(env, tile, shares, sums, first);
         env.b.group_barrier();
         let tile = Tile { token: env.b.add_const(tile.token, first as i64), ..tile };
         if s.epilogue.is_pointwise() {
@@ -27,22 +23,35 @@ pub(super) fn emit(env: &mut Env, s: &Segment, tile: Tile, sums: &[Val]) {
     }
 }
 
-/// Stores a warp's sums as `[token][row]`.
-fn keep(env: &mut Env, tile: Tile, sums: &[Val], first: usize) {
-    let ((half, quarter), (row, t)) = (warp_place(env), thread_of(env));
-    let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
-    let token = env.b.add_const(token, -(first as i64));
+/// Stores sums of tokens from number `first` on of those that are kept together.
+fn keep_some(env: &mut Env, tile: Tile, shares: Shares, sums: &[Val], first: usize) {
+    let each = shares.tokens();
+    if each > RAW_TOKENS {
+        return keep(env, (tile, shares), sums, first, first / 8..(first + RAW_TOKENS) / 8);
+    }
+    let (lo, hi) = (env.b.index(first / each), env.b.index((first + RAW_TOKENS) / each));
+    let (_, own) = shares.place(env);
+    let (after, before) = (env.b.cmp(Cond::Ge, own, lo), env.b.cmp(Cond::Lt, own, hi));
+    let mine = env.b.and(after, before);
+    env.if_then(mine, |env| keep(env, (tile, shares), sums, first, 0..shares.columns()));
+}
+
+/// Stores a warp's sums of some columns as `[token][row]`, token `first` of the tile first.
+fn keep(env: &mut Env, (tile, shares): (Tile, Shares), sums: &[Val], first: usize, columns: Range<usize>) {
+    let ((part, own), (row, t)) = (shares.place(env), thread_of(env));
+    let token = env.b.mul_const(own, shares.tokens() as i64);
+    let token = env.b.add_const(token, (8 * columns.start) as i64 - first as i64);
     let two = env.b.mul_const(t, 2);
     let token = env.b.add(token, two);
     let at = env.at(tile.shared, token, RAW_ROW);
-    let at = env.at(at, half, PANELS * PANEL * 4);
+    let at = env.at(at, part, shares.panels() * PANEL * 4);
     let at = env.at(at, row, 16);
-    for pair in 0..PANELS / 2 {
-        for column in 0..COLUMNS {
-            let [a, b] = [0, 1].map(|rows| sums[(pair * 2 + rows) * COLUMNS + column]);
+    for pair in 0..shares.panels() / 2 {
+        for (i, column) in columns.clone().enumerate() {
+            let [a, b] = [0, 1].map(|rows| sums[(pair * 2 + rows) * shares.columns() + column]);
             for odd in 0..2u16 {
                 let v = env.b.shuffle(a, b, vec![odd, odd + 2, 4 + odd, 6 + odd]);
-                let offset = (8 * column + usize::from(odd)) * RAW_ROW + pair * 2 * PANEL * 4;
+                let offset = (8 * i + usize::from(odd)) * RAW_ROW + pair * 2 * PANEL * 4;
                 env.b.store_with(v, at, offset as i32, 16);
             }
         }

@@ -1,6 +1,6 @@
 //! The rows of weights that a thread has of a pair of panels.
 
-use super::{PANELS, Tile, thread_rows, warp_place};
+use super::{Shares, Tile, thread_rows};
 use crate::env::{Env, Place};
 use crate::formats::pairs::PairAt;
 use crate::formats::quant::QuantLayout;
@@ -18,9 +18,9 @@ pub(super) fn thread_place(env: &mut Env) -> PairAt {
 }
 
 /// Address of the panel that they are in, or of the last one.
-pub(super) fn panel_of(env: &mut Env, (s, tile): (&Segment, Tile), pair: usize) -> Val {
-    let ((half, _), (panel, _)) = (warp_place(env), thread_rows(env));
-    let first = env.b.mul_const(half, PANELS as i64);
+pub(super) fn panel_of(env: &mut Env, (s, tile, shares): (&Segment, Tile, Shares), pair: usize) -> Val {
+    let ((part, _), (panel, _)) = (shares.place(env), thread_rows(env));
+    let first = env.b.mul_const(part, shares.panels() as i64);
     let panel = env.b.add(first, panel);
     let panel = env.b.add_const(panel, 2 * pair as i64);
     let panel = env.b.add(tile.panel, panel);
@@ -31,7 +31,12 @@ pub(super) fn panel_of(env: &mut Env, (s, tile): (&Segment, Tile), pair: usize) 
 }
 
 /// Their scales, where rows have one.
-pub(super) fn panel_scales(env: &mut Env, of: (&Segment, Tile), layout: &QuantLayout, pair: usize) -> Option<Val> {
+pub(super) fn panel_scales(
+    env: &mut Env,
+    of: (&Segment, Tile, Shares),
+    layout: &QuantLayout,
+    pair: usize,
+) -> Option<Val> {
     let (panel, PairAt { row, .. }) = (panel_of(env, of, pair), thread_place(env));
     let mut all = env.b.float(Ty::vector(Elem::F32, ROWS), 0.0);
     for lane in 0..ROWS {

@@ -1,6 +1,6 @@
 //! From sums to products: what is left are factors of whole rows.
 
-use super::super::{COLUMNS, TILE_TOKENS, Tile, WARPS, warp_place};
+use super::super::{ALONE, COLUMNS, Tile};
 use super::{FLOATS, Integers, of_columns};
 use crate::env::Env;
 use crate::kir::{Cast, Ty, Val};
@@ -33,8 +33,8 @@ impl Factors {
 impl Integers {
     /// The factors of each column's tokens; of those that do not exist the last one's.
     pub(super) fn column_factors(&self, env: &mut Env, tile: Tile, x: Val) -> Vec<Factors> {
-        let ((_, quarter), (_, t)) = (warp_place(env), thread_of(env));
-        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
+        let ((_, quarter), (_, t)) = (ALONE.place(env), thread_of(env));
+        let token = env.b.mul_const(quarter, ALONE.tokens() as i64);
         let two = env.b.mul_const(t, 2);
         let token = env.b.add(token, two);
         let token = env.b.add(tile.token, token);

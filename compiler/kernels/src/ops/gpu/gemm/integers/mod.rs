@@ -8,7 +8,7 @@ mod stage;
 
 use super::copies::Pieces;
 use super::rows::{ROWS, panel_of, panel_scales, thread_place};
-use super::{COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, TILE_TOKENS, Tile, WARPS, thread_rows, warp_place};
+use super::{ALONE, COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, Tile, thread_rows};
 use crate::env::{Env, Place};
 use crate::formats::at::VectorAt;
 use crate::formats::codes::BLOCK;
@@ -217,21 +217,22 @@ impl Form for Integers {
         self.stage_copies(env, s, tile, x)
     }
 
-    fn zero(&self, env: &mut Env) -> Val {
-        if self.layout.is_row_scaled() { env.b.int(INTS, 0) } else { env.b.float(FLOATS, 0.0) }
+    fn zeros(&self, env: &mut Env) -> Vec<Val> {
+        let zero = if self.layout.is_row_scaled() { env.b.int(INTS, 0) } else { env.b.float(FLOATS, 0.0) };
+        vec![zero; PANELS * COLUMNS]
     }
 
     /// The first panel's codes, its sides, the thread's part of the first token and the turn of its blocks, and the
     /// sums of blocks; its panels, where numbers of tables are read there.
     fn reads(&self, env: &mut Env, s: &Segment, tile: Tile) -> Vec<Val> {
         let places = self.places();
-        let ((half, quarter), (row, t), (panel, _)) = (warp_place(env), thread_of(env), thread_rows(env));
+        let ((half, quarter), (row, t), (panel, _)) = (ALONE.place(env), thread_of(env), thread_rows(env));
         let panels = env.b.mul_const(half, PANELS as i64);
         let panel = env.b.add(panels, panel);
         let codes = env.b.mul_const(panel, self.codes_step() as i64);
         let sides = env.b.mul_const(panel, self.side_step() as i64);
         let sides = env.b.add_const(sides, places.sides as i64);
-        let token = env.b.mul_const(quarter, (TILE_TOKENS / WARPS.1) as i64);
+        let token = env.b.mul_const(quarter, ALONE.tokens() as i64);
         let own = env.b.add(token, row);
         let line = env.b.mul_const(own, self.token_step() as i64);
         let part = env.b.mul_const(t, 8);
@@ -243,7 +244,7 @@ impl Form for Integers {
         let sums = env.b.add_const(sums, places.sums as i64);
         let mut reads = vec![codes, sides, line, self.turn(env, row), sums];
         if self.table.is_some() {
-            reads.extend((0..PANELS / 2).map(|pair| panel_of(env, (s, tile), pair)));
+            reads.extend((0..PANELS / 2).map(|pair| panel_of(env, (s, tile, ALONE), pair)));
         }
         reads
     }
@@ -264,7 +265,7 @@ impl Form for Integers {
         let columns = self.column_factors(env, tile, x);
         let mut out = Vec::with_capacity(sums.len());
         for (pair, sums) in sums.chunks(2 * COLUMNS).enumerate() {
-            let scales = panel_scales(env, (s, tile), &self.layout, pair);
+            let scales = panel_scales(env, (s, tile, ALONE), &self.layout, pair);
             for (i, sum) in sums.iter().enumerate() {
                 let scales = scales.map(|scales| of_pair(env, scales, (i / COLUMNS) as u16));
                 out.push(columns[i % COLUMNS].times(env, *sum, scales));
