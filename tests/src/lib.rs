@@ -3,7 +3,9 @@
 pub mod amx;
 pub mod artifact;
 pub mod command;
+pub mod cuda_tools;
 pub mod emulated;
+pub mod kernels;
 pub mod kirgen;
 pub mod reference;
 pub mod step;

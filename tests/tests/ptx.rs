@@ -7,6 +7,7 @@ use llmc::options::Kv;
 use llmc::progress::Progress;
 use llmc_ir::Scheme;
 use llmc_ptxas::{Assembled, Disassembler, Function, KernelReport, Loop, Tool, functions};
+use llmc_tests::cuda_tools::{assembler, disassembler};
 use llmc_tests::weights;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -99,27 +100,6 @@ struct Form {
     /// What it may have.
     most: usize,
     text: String,
-}
-
-/// Where `cargo xtask test` puts the tools.
-fn fetched() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cuda-tools")
-}
-
-fn assembler() -> Option<Tool> {
-    let tool = Tool::find(Some(&fetched())).or_else(|| Tool::find(None));
-    if tool.is_none() {
-        eprintln!("skipped: {}", Tool::require(None).expect_err("none was found"));
-    }
-    tool
-}
-
-fn disassembler() -> Option<Disassembler> {
-    let tool = Disassembler::find(Some(&fetched())).or_else(|| Disassembler::find(None));
-    if tool.is_none() {
-        eprintln!("instructions are not looked at: {}", Disassembler::require(None).expect_err("none was found"));
-    }
-    tool
 }
 
 /// The folder of a fixture, whose weights may be a recipe.

@@ -7,8 +7,10 @@ use crate::options::{Activations, CtxPolicy, Kv, Options};
 use crate::payload::Payload;
 use crate::progress::Progress;
 use crate::prune::{self, Pruned};
+use llmc_abi::device::DeviceImage;
 use llmc_abi::manifest::{Keep, PAGE_POSITIONS};
 use llmc_ir::{DType, Module, Overlay};
+use llmc_kernels::kir::Program;
 use llmc_kernels::{Object, Target};
 use llmc_link::VariantSpec;
 use llmc_lower::Plan;
@@ -127,14 +129,27 @@ pub fn objects(plan: &Plan, options: &Options, progress: &Progress) -> Result<(V
         }
         let step = plan.variants[..i].iter().filter(|v| v.target.is_gpu()).count() as u32;
         for (target, program) in variant.programs() {
-            let shared_bytes = program.shared_bytes();
-            for object in backend.compile(program, target)? {
-                images.extend(device::images((step, target, shared_bytes), object, options, progress)?);
-            }
+            images.extend(device_images((step, target, program), options, progress)?);
         }
     }
     let device = (!images.is_empty()).then(|| llmc_abi::device::write(&images));
     Ok((objects, device))
+}
+
+/// The images of a GPU's program, which is the step numbered `step`.
+///
+/// # Errors
+/// If the code generator or the assembler refuses it.
+pub fn device_images(
+    (step, target, program): (u32, &Target, &Program),
+    options: &Options,
+    progress: &Progress,
+) -> Result<Vec<DeviceImage<Vec<u8>>>> {
+    let mut images = Vec::new();
+    for object in options.backend()?.compile(program, target)? {
+        images.extend(device::images((step, target, program.shared_bytes()), object, options, progress)?);
+    }
+    Ok(images)
 }
 
 fn variants(plan: &Plan) -> Vec<VariantSpec> {

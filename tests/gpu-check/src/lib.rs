@@ -2,5 +2,7 @@
 
 pub mod agreement;
 pub mod bundle;
+pub mod kernels;
+pub mod launch;
 pub mod phases;
 pub mod speed;

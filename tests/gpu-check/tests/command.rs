@@ -1,6 +1,7 @@
 //! `gpu-check` as a command, without a driver and with a fake one.
 
 use gpu_check::bundle::{Bundle, CODE, LIST, LOGITS, MANIFEST, Model, WEIGHTS};
+use gpu_check::kernels::{self, Elem, Expected, KernelCheck, Try};
 use llmc_abi::Manifest;
 use llmc_abi::device::{DeviceImage, DeviceKind};
 use llmc_abi::manifest::{GroupInfo, KvInfo, ModelInfo, PhaseInfo, StepInfo, VERSION, VariantInfo};
@@ -82,7 +83,37 @@ fn bundle(name: &str, off: f32) -> PathBuf {
     put(model.join(WEIGHTS), vec![]);
     put(model.join(LOGITS), expected.iter().flat_map(|v| v.to_le_bytes()).collect());
     put(bundle.join(LIST), serde_json::to_vec(&list).expect("JSON"));
+    kernels::write(&bundle, &[kernel(off)]).expect("written");
     bundle
+}
+
+/// The kernel `step` by itself, on two rows of whose first a logit is expected to be off by so much.
+fn kernel(off: f32) -> KernelCheck {
+    let words = |v: [i32; 3]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let mut want: Vec<f64> = logits(9, 4).chain(logits(5, 6)).map(f64::from).collect();
+    want[3] += f64::from(off);
+    let buffers = [
+        ("logits", vec![0xff; 8 * VOCAB as usize]),
+        ("ids", words([5, 7, 9])),
+        ("positions", words([6, 5, 4])),
+        ("rows", words([2, 0, 0])),
+        ("sampling", vec![0; 32]),
+        ("sampled", vec![0; 16]),
+    ];
+    let expected = Expected {
+        buffer: "logits".into(),
+        elem: Elem::F32,
+        at: (0..2 * VOCAB).map(|i| 4 * i).collect(),
+        scales: vec![],
+        bound: vec![1e-6; want.len()],
+        want,
+    };
+    let buffers = buffers.map(|(name, bytes)| (name.to_string(), bytes)).into();
+    let counts = vec![("n_rows".into(), 2)];
+    let kind = DeviceKind::Ptx;
+    let image = DeviceImage { step: 0, kind, arch: 80, specific: false, shared_bytes: 0, bytes: b"step".to_vec() };
+    let (code, tries) = (llmc_abi::device::write(&[image]), vec![Try { buffers, counts, expected: vec![expected] }]);
+    KernelCheck { name: "a step".into(), code, kernel: "step".into(), threads: 256, tries }
 }
 
 #[test]
@@ -104,7 +135,11 @@ fn what_agrees_and_what_does_not_is_told() {
         .status();
     assert!(made.is_ok_and(|s| s.success()), "the fake driver is compiled");
     let (code, message, table) = check(&bundle("right", 0.0), Some(&driver));
-    assert!(code == Some(0) && table.contains("5/5") && table.contains("1 of 1 models agree"), "{message}{table}");
+    assert!(
+        code == Some(0) && table.contains("5/5") && table.contains("1 of 1 kernels and 1 of 1 models agree"),
+        "{message}{table}"
+    );
     let (code, message, table) = check(&bundle("wrong", 1.0), Some(&driver));
-    assert!(code == Some(1) && table.contains("WRONG") && table.contains("0 of 1"), "{message}{table}");
+    assert!(code == Some(1) && table.contains("0 of 1 kernels and 0 of 1 models"), "{message}{table}");
+    assert!(table.contains("WRONG: try 0: ") && table.matches("WRONG").count() == 2, "{table}");
 }

@@ -1,5 +1,7 @@
 //! Compiles what `gpu-check` checks and measures: fixtures with what they should compute, layers of real shapes with what a
-//! CPU here computes of made-up weights, and whole shapes without any.
+//! CPU here computes of made-up weights, whole shapes without any, and kernels by themselves.
+
+mod kernels;
 
 use gpu_check::bundle::{self, Bundle, Speed};
 use llmc::options::{Activations, Kv};
@@ -12,10 +14,9 @@ use llmc_ir::quant::Scheme;
 use llmc_kernels::Target;
 use llmc_link::PayloadSource;
 use llmc_lower::Plan;
-use llmc_ptxas::Tool;
 use llmc_tests::reference::{Prompt, prompts};
 use llmc_tests::step::{Model, Native, Pages, prefill};
-use llmc_tests::{SCHEMES, amx, weights};
+use llmc_tests::{SCHEMES, amx, cuda_tools, weights};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ struct Cli {
     output: PathBuf,
     /// Checkpoints whose shapes are taken: of those of one layer results are checked, of others the speed is measured
     shapes: Vec<PathBuf>,
-    /// Only models whose name has this in it
+    /// Only models and kernels whose name has this in it
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -93,14 +94,14 @@ fn main() -> Result<()> {
             }
         }
     }
+    gpu_check::kernels::write(&out, &kernels::checks(&only)?)?;
     fs::write(out.join(bundle::LIST), serde_json::to_vec_pretty(&list)?)?;
     Ok(())
 }
 
 /// How to compile a model for GPUs: machine code too where there is an assembler, as the driver's takes long.
 fn options(folder: PathBuf) -> Options {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cuda-tools");
-    let ptxas = Tool::find(Some(&fetched)).or_else(|| Tool::find(None)).map(|tool| tool.path().to_path_buf());
+    let ptxas = cuda_tools::assembler().map(|tool| tool.path().to_path_buf());
     Options { targets: vec!["cuda".into()], ptxas, ..Options::new(folder) }
 }
 
@@ -191,8 +192,13 @@ fn speed(out: &Path, shape: &Path, (name, scheme): (String, Option<Scheme>)) -> 
 /// that every driver compiles.
 fn lean(device: &[u8]) -> Result<Vec<u8>> {
     let mut images = llmc_abi::device::read(device).ok_or("the images just written are sound")?;
-    images.retain(|i| i.specific == (i.kind == DeviceKind::Cubin));
+    images.retain(|i| is_lean(i.specific, i.kind));
     Ok(llmc_abi::device::write(&images))
+}
+
+/// Whether an image is among those.
+fn is_lean(specific: bool, kind: DeviceKind) -> bool {
+    specific == (kind == DeviceKind::Cubin)
 }
 
 /// Compiles a model and writes its parts.

@@ -1,0 +1,145 @@
+//! Kernels for GPUs by themselves: in the interpreter, against what they should compute in f64, and as machine code.
+
+use gpu_check::kernels::Found;
+use llmc_kernels::kir::interp::Order;
+use llmc_tests::kernels::{cases, targets};
+
+/// What every kernel writes is near what it should be: with numbers of three seeds, by several workers in several orders.
+#[test]
+fn kernels_are_near_what_they_mean() {
+    let tries = [(1, 1, Order::Forward), (2, 3, Order::Reverse), (3, 2, Order::Seeded(7))];
+    let mut wrong = Vec::new();
+    for (seed, workers, order) in tries {
+        for case in cases(seed) {
+            for target in targets() {
+                let mut found = Found::new(&case.name);
+                match case.interpret(&target, workers, order) {
+                    Err(e) => wrong.push(format!("{}, {}: {e}", case.name, target.name)),
+                    Ok(buffers) => {
+                        for (expected, buffer) in case.input().expected.iter().zip(&buffers) {
+                            found.compare(seed as usize, expected, buffer);
+                        }
+                        println!("{:48} {:12} {:9.2e} of its bound", case.name, target.name, found.worst);
+                        wrong.extend((!found.holds()).then(|| format!("{}, {}: {found:?}", case.name, target.name)));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[cfg(feature = "llvm")]
+mod code {
+    use llmc_kernels::Target;
+    use llmc_ptxas::{Disassembler, Function, Instruction, Loop, Tool, functions};
+    use llmc_tests::cuda_tools::{assembler, disassembler};
+    use llmc_tests::kernels::{Case, cases, targets};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Bytes of stack, and how many loads and stores of it there are in the innermost loops that multiply.
+    type Spills = (u32, usize);
+
+    /// Kernels that spill, all of them products by tiles, which hold 128 sums in registers: what the assembler was measured
+    /// to do. All others have no stack.
+    const SPILLS: [(&str, &str, Spills); 45] = [
+        ("layer norm, gated product, many", "sm_120", (40, 0)),
+        ("norm, product, bias, gelu, many", "sm_120", (176, 0)),
+        ("norm, product, bias, gelu, many", "sm_89", (8, 0)),
+        ("product bf16, many", "sm_120", (32, 0)),
+        ("product fp8, many", "sm_120", (32, 0)),
+        ("product int4(64), many", "sm_120", (248, 43)),
+        ("product int4(64), many", "sm_80", (8, 0)),
+        ("product int4(64), many", "sm_89", (32, 0)),
+        ("product int4(64), many", "sm_90a", (64, 0)),
+        ("product int4_asym(128), many", "sm_120", (368, 122)),
+        ("product int4_asym(128), many", "sm_80", (96, 0)),
+        ("product int4_asym(128), many", "sm_89", (72, 9)),
+        ("product int4_asym(128), many", "sm_90a", (232, 82)),
+        ("product int4_asym(32), many", "sm_120", (152, 0)),
+        ("product int4_asym(32), many", "sm_80", (8, 0)),
+        ("product int4_asym(32), many", "sm_89", (32, 0)),
+        ("product nf4(32), many", "sm_120", (80, 0)),
+        ("product nf4(32), many", "sm_80", (64, 0)),
+        ("product nf4(32), many", "sm_89", (64, 0)),
+        ("product nf4(32), many", "sm_90a", (56, 0)),
+        ("product nf4(64), many", "sm_120", (72, 0)),
+        ("product nf4(64), many", "sm_80", (56, 0)),
+        ("product nf4(64), many", "sm_89", (56, 0)),
+        ("product nf4(64), many", "sm_90a", (64, 0)),
+        ("product w2, many", "sm_120", (32, 0)),
+        ("product w2, many", "sm_80", (32, 0)),
+        ("product w2, many", "sm_89", (8, 0)),
+        ("product w3, many", "sm_120", (72, 0)),
+        ("product w3, many", "sm_80", (24, 0)),
+        ("product w3, many", "sm_89", (24, 0)),
+        ("product w5, many", "sm_120", (112, 0)),
+        ("product w5, many", "sm_80", (64, 0)),
+        ("product w5, many", "sm_89", (24, 0)),
+        ("product w6, many", "sm_120", (128, 0)),
+        ("product w6, many", "sm_80", (88, 0)),
+        ("product w6, many", "sm_89", (40, 0)),
+        ("product w6, many", "sm_90a", (16, 0)),
+        ("product w8(32), many", "sm_120", (88, 0)),
+        ("product w8(32), many", "sm_80", (32, 0)),
+        ("product w8(32), many", "sm_89", (40, 0)),
+        ("product w8(32), many", "sm_90a", (8, 0)),
+        ("product, scale, residual, many", "sm_120", (32, 0)),
+        ("q, k and v normed to f32, many", "sm_120", (40, 0)),
+        ("q, k and v normed to int8, many", "sm_120", (72, 0)),
+        ("q, k and v to f16, many", "sm_120", (16, 0)),
+    ];
+
+    /// Accesses of the stack in the innermost loops that multiply.
+    fn in_loops(code: &Function<'_>) -> usize {
+        let (loops, is_any) = (code.loops(), |i: &Instruction<'_>, names: &[&str]| names.iter().any(|n| i.is(n)));
+        let within = |a: &Loop, b: &Loop| a != b && a.range.start >= b.range.start && a.range.end <= b.range.end;
+        let innermost = loops.iter().filter(|l| !loops.iter().any(|other| within(other, l)));
+        let bodies =
+            innermost.map(|l| code.body(l)).filter(|b| b.iter().any(|i| is_any(i, &["HMMA", "IMMA", "HGMMA"])));
+        bodies.flatten().filter(|i| is_any(i, &["LDL", "STL"])).count()
+    }
+
+    /// What is wrong with a kernel's code for some generations.
+    fn problems(case: &Case, target: &Target, (tool, disassembler): (&Tool, Option<&Disassembler>)) -> Vec<String> {
+        let backend = llmc::Options::new("").backend().expect("LLVM is built in");
+        let text = backend.asm_text(&case.program(target), target).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let archs: &[&str] = if target.gpu_arch == 90 { &["sm_90a"] } else { &["sm_80", "sm_89", "sm_120"] };
+        let of = |arch: &&str| {
+            let made = match tool.assemble(&text, arch) {
+                Ok(made) => made,
+                Err(e) => return Some(e.to_string()),
+            };
+            let kernel = &made.kernels[0];
+            let sass = disassembler.filter(|_| kernel.stack_bytes > 0).map(|d| d.sass(&made.cubin));
+            let sass = sass.map(|s| s.unwrap_or_else(|e| panic!("{e}")));
+            let local: usize = sass.iter().flat_map(|s| functions(s)).map(|f| in_loops(&f)).sum();
+            let known = SPILLS.iter().find(|(name, a, _)| *name == case.name && a == arch);
+            let (stack, most) = known.map_or((0, 0), |k| k.2);
+            let holds = kernel.stack_bytes <= stack && local <= most && made.warnings.is_empty();
+            let found = (kernel.stack_bytes, local);
+            (!holds).then(|| format!("(\"{}\", \"{arch}\", {found:?}), {:?}", case.name, made.warnings))
+        };
+        archs.iter().filter_map(of).collect()
+    }
+
+    /// Machine code of every kernel by itself needs no more registers than there are, but for those known.
+    #[test]
+    fn kernels_keep_to_registers() {
+        let Some(tool) = assembler() else { return };
+        let (next, disassembler) = (AtomicUsize::new(0), disassembler());
+        let tools = (&tool, disassembler.as_ref());
+        let work = || {
+            let (cases, mut wrong) = (cases(1), Vec::new());
+            while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                wrong.extend(targets().iter().flat_map(|target| problems(case, target, tools)));
+            }
+            wrong
+        };
+        let wrong = std::thread::scope(|scope| {
+            let other = scope.spawn(work);
+            [work(), other.join().expect("no thread has failed")].concat()
+        });
+        assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    }
+}
