@@ -42,7 +42,7 @@ mod code {
 
     /// Kernels that spill, all of them products by tiles, which hold 128 sums in registers: what the assembler was measured
     /// to do. All others have no stack.
-    const SPILLS: [(&str, &str, Spills); 45] = [
+    const SPILLS: [(&str, &str, Spills); 46] = [
         ("layer norm, gated product, many", "sm_120", (40, 0)),
         ("norm, product, bias, gelu, many", "sm_120", (176, 0)),
         ("norm, product, bias, gelu, many", "sm_89", (8, 0)),
@@ -86,6 +86,7 @@ mod code {
         ("product w8(32), many", "sm_90a", (8, 0)),
         ("product, scale, residual, many", "sm_120", (32, 0)),
         ("q, k and v normed to f32, many", "sm_120", (40, 0)),
+        ("q, k and v normed to fp8, many", "sm_120", (72, 0)),
         ("q, k and v normed to int8, many", "sm_120", (72, 0)),
         ("q, k and v to f16, many", "sm_120", (16, 0)),
     ];

@@ -170,6 +170,7 @@ fn build_options(opened: &Opened, options: &Options) -> Result<BuildOptions> {
         Kv::F16 => DType::F16,
         Kv::F32 => DType::F32,
         Kv::Int8 => DType::I8,
+        Kv::Fp8 => DType::E4m3,
     };
     let ctx = options.ctx_size.unwrap_or(opened.spec.context);
     if ctx == 0 || ctx > opened.spec.context {

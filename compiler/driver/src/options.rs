@@ -40,6 +40,8 @@ pub enum Kv {
     F32,
     /// 8-bit integers with a scale for each head and position.
     Int8,
+    /// e4m3fn with a scale for each head and position.
+    Fp8,
 }
 
 /// What happens to a text that passes the context.

@@ -88,7 +88,9 @@ impl Tensor {
             DType::Bf16 => {
                 floats.extend(bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()));
             }
-            DType::I8 | DType::Quant(_) => return Err(Error::Interp(format!("a {ty} has no bytes of its own"))),
+            DType::I8 | DType::E4m3 | DType::Quant(_) => {
+                return Err(Error::Interp(format!("a {ty} has no bytes of its own")));
+            }
         }
         Ok(Tensor { shape, data: Data::F32(floats) })
     }

@@ -16,21 +16,29 @@ pub enum DType {
     I32,
     /// Activations as 8-bit integers with a scale for each row.
     I8,
+    /// Keys and values as e4m3fn with a scale for each head and position.
+    E4m3,
     /// Weights in few bits.
     Quant(Scheme),
 }
 
 impl DType {
     /// Every type but the quantized ones, with its name in the text form; theirs is the scheme's.
-    pub const TABLE: [(DType, &'static str); 5] =
-        [(DType::F32, "f32"), (DType::F16, "f16"), (DType::Bf16, "bf16"), (DType::I32, "i32"), (DType::I8, "i8")];
+    pub const TABLE: [(DType, &'static str); 6] = [
+        (DType::F32, "f32"),
+        (DType::F16, "f16"),
+        (DType::Bf16, "bf16"),
+        (DType::I32, "i32"),
+        (DType::I8, "i8"),
+        (DType::E4m3, "e4m3"),
+    ];
 
     /// Bytes per element; of a quantized type the bytes that hold a code by itself.
     pub fn size(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::Bf16 => 2,
-            DType::I8 | DType::Quant(_) => 1,
+            DType::I8 | DType::E4m3 | DType::Quant(_) => 1,
         }
     }
 

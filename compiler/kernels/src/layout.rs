@@ -48,8 +48,10 @@ pub struct KvLayout {
     pub heads: usize,
     /// Elements per head.
     pub head_dim: usize,
-    /// Bytes per element: 1 (integers with a scale for each position), 2 (binary16) or 4 (binary32).
+    /// Bytes per element: 1 (with a scale for each position), 2 (binary16) or 4 (binary32).
     pub elem_bytes: usize,
+    /// Whether elements of one byte are e4m3fn; else they are integers.
+    pub is_e4m3: bool,
     /// Whether it is counted how much attention positions get.
     pub counted: bool,
 }
@@ -60,7 +62,7 @@ impl KvLayout {
         self.head_dim * PAGE * self.elem_bytes + if self.has_scales() { 4 * PAGE } else { 0 }
     }
 
-    /// Whether elements are integers with a scale (f32) for each position.
+    /// Whether elements are bytes with a scale (f32) for each position.
     pub fn has_scales(&self) -> bool {
         self.elem_bytes == 1
     }

@@ -147,10 +147,13 @@ fn kv_layouts(module: &Module) -> Result<KvLayouts> {
     let mut page_bytes = 0;
     for (i, kv) in module.kv.iter().enumerate() {
         let elem_bytes = match kv.dtype {
-            DType::F16 | DType::F32 | DType::I8 => kv.dtype.size(),
-            other => return Err(Error::Limit(format!("KV cache {i} of type {other}; choose --kv f16, f32 or int8"))),
+            DType::F16 | DType::F32 | DType::I8 | DType::E4m3 => kv.dtype.size(),
+            other => {
+                return Err(Error::Limit(format!("KV cache {i} of type {other}; choose --kv f16, f32, int8 or fp8")));
+            }
         };
-        let layout = KvLayout { heads: kv.heads, head_dim: kv.head_dim, elem_bytes, counted };
+        let is_e4m3 = kv.dtype == DType::E4m3;
+        let layout = KvLayout { heads: kv.heads, head_dim: kv.head_dim, elem_bytes, is_e4m3, counted };
         layers.push((layout, page_bytes));
         page_bytes += layout.layer_bytes();
     }

@@ -19,7 +19,9 @@ impl Random {
     fn float(&mut self, dtype: DType) -> f32 {
         let v = self.next() as f32 / (1u64 << 30) as f32 - 1.0;
         match dtype {
-            DType::Bf16 | DType::F16 | DType::I8 | DType::Quant(_) => f32::from_bits(v.to_bits() & 0xffff_0000),
+            DType::Bf16 | DType::F16 | DType::I8 | DType::E4m3 | DType::Quant(_) => {
+                f32::from_bits(v.to_bits() & 0xffff_0000)
+            }
             DType::F32 | DType::I32 => v,
         }
     }

@@ -50,6 +50,8 @@ pub enum Elem {
     I32,
     /// An integer of 8 bits, times a scale in binary32.
     ScaledI8,
+    /// An e4m3fn over 256, times a scale in binary32.
+    ScaledE4m3,
 }
 
 /// Numbers that a kernel should write.
@@ -117,15 +119,18 @@ impl Expected {
     fn number(&self, i: usize, buffer: &[u8]) -> f64 {
         let word = |at: u32| u32::from_le_bytes(buffer[at as usize..][..4].try_into().expect("four bytes"));
         let half = |at: u32| u16::from_le_bytes(buffer[at as usize..][..2].try_into().expect("two bytes"));
+        let scale = |i: usize| f64::from(f32::from_bits(word(self.scales[i])));
         let at = self.at[i];
         match self.elem {
             Elem::F32 => f32::from_bits(word(at)).into(),
             Elem::Bf16 => f32::from_bits(u32::from(half(at)) << 16).into(),
             Elem::F16 => half::f16::from_bits(half(at)).into(),
             Elem::I32 => (word(at) as i32).into(),
-            Elem::ScaledI8 => {
-                let scale: f64 = f32::from_bits(word(self.scales[i])).into();
-                scale * f64::from(buffer[at as usize] as i8)
+            Elem::ScaledI8 => scale(i) * f64::from(buffer[at as usize] as i8),
+            Elem::ScaledE4m3 => {
+                // Sign apart the bits are those of a binary16 so much smaller.
+                let code = u16::from(buffer[at as usize]);
+                scale(i) * f64::from(half::f16::from_bits((code & 0x80) << 8 | (code & 0x7f) << 7))
             }
         }
     }
@@ -186,6 +191,8 @@ mod tests {
         bytes.extend(0xffff_ff85_u32.to_le_bytes());
         assert_eq!(expected(Elem::ScaledI8, 0.0, 0.0).number(0, &bytes), -61.5);
         assert_eq!(expected(Elem::I32, 0.0, 0.0).number(0, &bytes), -123.0);
+        // 0x85 is minus five units of 2^-9.
+        assert_eq!(expected(Elem::ScaledE4m3, 0.0, 0.0).number(0, &bytes), -5.0 / 512.0 / 256.0 * 0.5);
         bytes[4..].copy_from_slice(&[0x00, 0x3c, 0, 0]);
         assert_eq!(expected(Elem::F16, 0.0, 0.0).number(0, &bytes), 1.0);
         assert_eq!(expected(Elem::Bf16, 0.0, 0.0).number(0, &bytes), 0.0078125);

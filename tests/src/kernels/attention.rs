@@ -35,27 +35,57 @@ const EPS: f32 = 1e-6;
 pub fn cases(seed: u64) -> Vec<Case> {
     let mut all = Vec::new();
     for form in Form::ALL {
-        for bytes in [4, 2, 1] {
-            all.push(attend(seed, form, bytes, None));
-            all.push(project(seed, form, bytes, bytes != 2));
+        for kind in [Kind::F32, Kind::F16, Kind::Int8, Kind::Fp8] {
+            all.push(attend(seed, form, kind, None));
+            all.push(project(seed, form, kind, kind != Kind::F16));
         }
-        all.push(attend(seed, form, 2, Some(WINDOW)));
-        all.push(append(seed, form, 2));
-        all.push(append(seed, form, 1));
+        all.push(attend(seed, form, Kind::F16, Some(WINDOW)));
+        all.extend([Kind::F16, Kind::Int8, Kind::Fp8].map(|kind| append(seed, form, kind)));
     }
     all
 }
 
-fn cache(elem_bytes: usize) -> KvCache {
-    let layout = KvLayout { heads: KV_HEADS, head_dim: HEAD, elem_bytes, counted: false };
-    KvCache { layout, page_bytes: layout.layer_bytes() }
+/// What a cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    F32,
+    F16,
+    Int8,
+    Fp8,
 }
 
-fn cache_name(elem_bytes: usize) -> &'static str {
-    match elem_bytes {
-        1 => "int8",
-        2 => "f16",
-        _ => "f32",
+impl Kind {
+    fn cache(self) -> KvCache {
+        let elem_bytes = match self {
+            Kind::F32 => 4,
+            Kind::F16 => 2,
+            Kind::Int8 | Kind::Fp8 => 1,
+        };
+        let is_e4m3 = self == Kind::Fp8;
+        let layout = KvLayout { heads: KV_HEADS, head_dim: HEAD, elem_bytes, is_e4m3, counted: false };
+        KvCache { layout, page_bytes: layout.layer_bytes() }
+    }
+
+    /// How its elements are read.
+    fn elem(self) -> Elem {
+        match self {
+            Kind::F32 => Elem::F32,
+            Kind::F16 => Elem::F16,
+            Kind::Int8 => Elem::ScaledI8,
+            Kind::Fp8 => Elem::ScaledE4m3,
+        }
+    }
+
+    /// How far an element may be from the number stored, of a head whose largest is `largest`.
+    fn rounding(self, value: f64, largest: f64) -> f64 {
+        match self {
+            Kind::F32 => 0.0,
+            Kind::F16 => value.abs() * F16,
+            // Half a step, and what the step itself is off by.
+            Kind::Int8 => largest / 127.0 * (0.5 + 300.0 * UNIT),
+            // Half a unit of three bits, or of the least numbers.
+            Kind::Fp8 => (value.abs() / 16.0).max(largest / 448.0 / 1024.0) * (1.0 + 300.0 * UNIT),
+        }
     }
 }
 
@@ -91,17 +121,17 @@ fn place(
 
 /// Fills one head's elements at a position with random numbers that the cache can hold.
 fn fill(memory: &mut Memory, cache: &KvCache, of: (usize, usize), (part, head): (KvPart, usize)) -> Vec<f64> {
-    let scale = 1.0 / 100.0;
+    let scale = if cache.layout.is_e4m3 { 2.0 } else { 0.01 };
     let mut values = Vec::with_capacity(HEAD);
     for element in 0..HEAD {
         let v = memory.number();
         let (at, scale_at) = place(memory, cache, of, (part, head, element));
         let value = match cache.layout.elem_bytes {
             1 => {
-                let q = (v * 100.0).round() as i8;
-                memory.kv[at] = q as u8;
-                memory.kv[scale_at..scale_at + 4].copy_from_slice(&(scale as f32).to_le_bytes());
-                f64::from(q) * f64::from(scale as f32)
+                memory.kv[scale_at..scale_at + 4].copy_from_slice(&f32::to_le_bytes(scale));
+                let (code, value) = byte(cache.layout.is_e4m3, v);
+                memory.kv[at] = code;
+                value * f64::from(scale)
             }
             2 => {
                 let half = half::f16::from_f32(v);
@@ -118,8 +148,20 @@ fn fill(memory: &mut Memory, cache: &KvCache, of: (usize, usize), (part, head): 
     values
 }
 
-fn attend(seed: u64, form: Form, bytes: usize, window: Option<usize>) -> Case {
-    let cache = cache(bytes);
+/// A byte that stands for a number near `v` times something, and what it does without its scale.
+fn byte(is_e4m3: bool, v: f32) -> (u8, f64) {
+    if !is_e4m3 {
+        let q = (v * 100.0) as i8;
+        return (q as u8, q.into());
+    }
+    // Some code but that of no number; with the sign of `v`.
+    let code = ((v.abs() * 126.9) as u16, u16::from(v < 0.0));
+    let half = half::f16::from_bits(code.1 << 15 | code.0 << 7);
+    ((code.1 << 7 | code.0) as u8, half.into())
+}
+
+fn attend(seed: u64, form: Form, kind: Kind, window: Option<usize>) -> Case {
+    let cache = kind.cache();
     let mut memory = memory_of(seed, form, &cache);
     // Keys and values of every position: `[sequence][position][head]`.
     let ends = [0, 1].map(|s| {
@@ -162,7 +204,7 @@ fn attend(seed: u64, form: Form, bytes: usize, window: Option<usize>) -> Case {
         counts: None,
     };
     // Attention of many tokens by matrix products rounds queries and weights to binary16.
-    let rounding = if form == Form::Many && bytes < 4 { F16 } else { 0.0 };
+    let rounding = if form == Form::Many && kind != Kind::F32 { F16 } else { 0.0 };
     let wanted: Vec<Vec<Near>> = (0..form.tokens())
         .map(|t| {
             let (seq, position) = (memory.seqs[t] as usize, memory.positions[t] as usize);
@@ -176,7 +218,7 @@ fn attend(seed: u64, form: Form, bytes: usize, window: Option<usize>) -> Case {
         })
         .collect();
     let seen = if window.is_some() { " window" } else { "" };
-    let name = format!("attention {}{seen}, {form:?}", cache_name(bytes)).to_lowercase();
+    let name = format!("attention {kind:?}{seen}, {form:?}").to_lowercase();
     Case {
         name,
         memory,
@@ -213,37 +255,28 @@ fn head(q: &[f32], seen: &[Vec<[Vec<f64>; 2]>], kv_head: usize, (scale, rounding
 }
 
 /// Numbers that the cache should hold for the tokens of a step: `[token][head][element]`.
-fn expect_cache(memory: &Memory, cache: &KvCache, part: KvPart, values: &[Vec<Vec<Near>>]) -> Expected {
-    let elem = match cache.layout.elem_bytes {
-        1 => Elem::ScaledI8,
-        2 => Elem::F16,
-        _ => Elem::F32,
-    };
-    let mut e = Expected { buffer: "kv".into(), elem, at: vec![], scales: vec![], want: vec![], bound: vec![] };
+fn expect_cache(memory: &Memory, kind: Kind, part: KvPart, values: &[Vec<Vec<Near>>]) -> Expected {
+    let cache = kind.cache();
+    let mut e =
+        Expected { buffer: "kv".into(), elem: kind.elem(), at: vec![], scales: vec![], want: vec![], bound: vec![] };
     for (t, heads) in values.iter().enumerate() {
         let of = (memory.seqs[t] as usize, memory.positions[t] as usize);
         for (h, head) in heads.iter().enumerate() {
             let largest = head.iter().map(|n| n.value.abs() + n.bound).fold(0.0, f64::max);
             for (i, n) in head.iter().enumerate() {
-                let (at, scale) = place(memory, cache, of, (part, h, i));
-                let rounding = match elem {
-                    // Half a step, and what the step itself is off by.
-                    Elem::ScaledI8 => largest / 127.0 * (0.5 + 300.0 * UNIT),
-                    Elem::F16 => n.value.abs() * F16,
-                    _ => 0.0,
-                };
+                let (at, scale) = place(memory, &cache, of, (part, h, i));
                 e.at.push(at as u32);
                 e.scales.push(scale as u32);
                 e.want.push(n.value);
-                e.bound.push(1.01 * n.bound + rounding);
+                e.bound.push(1.1 * n.bound + kind.rounding(n.value, largest));
             }
         }
     }
     e
 }
 
-fn append(seed: u64, form: Form, bytes: usize) -> Case {
-    let cache = cache(bytes);
+fn append(seed: u64, form: Form, kind: Kind) -> Case {
+    let cache = kind.cache();
     let mut memory = memory_of(seed, form, &cache);
     let mut given = || {
         let values: Vec<Vec<f32>> = (0..form.tokens()).map(|_| memory.numbers(KV_HEADS * HEAD)).collect();
@@ -255,12 +288,12 @@ fn append(seed: u64, form: Form, bytes: usize) -> Case {
         rows.iter().map(|row| row.chunks(HEAD).map(head).collect()).collect()
     };
     let expected = vec![
-        expect_cache(&memory, &cache, KvPart::Keys, &exact(&keys)),
-        expect_cache(&memory, &cache, KvPart::Values, &exact(&values)),
+        expect_cache(&memory, kind, KvPart::Keys, &exact(&keys)),
+        expect_cache(&memory, kind, KvPart::Values, &exact(&values)),
     ];
     let kernel = KvAppendKernel { cache, k, v };
     Case {
-        name: format!("store {}, {form:?}", cache_name(bytes)).to_lowercase(),
+        name: format!("store {kind:?}, {form:?}").to_lowercase(),
         memory,
         counters: 0,
         build: Box::new(move |scratch| vec![Part::Works(kernel.build("store", scratch))]),
@@ -269,8 +302,8 @@ fn append(seed: u64, form: Form, bytes: usize) -> Case {
 }
 
 /// Q, K and V of bf16 weights, the first two turned, and normed before that where `normed`.
-fn project(seed: u64, form: Form, bytes: usize, normed: bool) -> Case {
-    let cache = cache(bytes);
+fn project(seed: u64, form: Form, kind: Kind, normed: bool) -> Case {
+    let cache = kind.cache();
     let mut memory = memory_of(seed, form, &cache);
     let x: Vec<Vec<f32>> =
         (0..form.tokens()).map(|_| (0..K).map(|_| (memory.below(255) as f32 - 127.0) / 64.0).collect()).collect();
@@ -332,12 +365,12 @@ fn project(seed: u64, form: Form, bytes: usize, normed: bool) -> Case {
     let wanted: Vec<Vec<Near>> = results[0].iter().map(|heads| heads.concat()).collect();
     let expected = vec![
         expect(&q, &wanted),
-        expect_cache(&memory, &cache, KvPart::Keys, &results[1]),
-        expect_cache(&memory, &cache, KvPart::Values, &results[2]),
+        expect_cache(&memory, kind, KvPart::Keys, &results[1]),
+        expect_cache(&memory, kind, KvPart::Values, &results[2]),
     ];
     let before = if normed { " normed" } else { "" };
     Case {
-        name: format!("q, k and v{before} to {}, {form:?}", cache_name(bytes)).to_lowercase(),
+        name: format!("q, k and v{before} to {kind:?}, {form:?}").to_lowercase(),
         memory,
         counters: units,
         build: Box::new(move |scratch| {

@@ -92,7 +92,7 @@ fn while_all_fits_nothing_is_missed() {
 #[test]
 fn what_is_kept_depends_on_the_text_alone() {
     let ids = text(TOKENS);
-    for kv in [Kv::F32, Kv::F16, Kv::Int8] {
+    for kv in [Kv::F32, Kv::F16, Kv::Int8, Kv::Fp8] {
         let mut first: Option<Vec<u32>> = None;
         for backend in 0..BACKENDS.len() {
             let artifact =

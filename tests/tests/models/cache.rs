@@ -1,4 +1,4 @@
-//! The KV cache in 8-bit integers: the kernels against the graph's meaning, every code generator and every cut
+//! The KV cache in bytes: the kernels against the graph's meaning, every code generator and every cut
 //! of the work against each other.
 
 use crate::invariance::{backends, same_in_every_cut};
@@ -15,7 +15,11 @@ const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 
 #[test]
 fn kernels_read_what_the_graph_stores() {
-    let build = BuildOptions { activations: Activations::F32, kv: DType::I8, ctx: 64, keep: None };
+    [DType::I8, DType::E4m3].into_iter().for_each(read_what_is_stored);
+}
+
+fn read_what_is_stored(kv: DType) {
+    let build = BuildOptions { activations: Activations::F32, kv, ctx: 64, keep: None };
     // Several query heads for each key head, norms of heads, sliding windows, no rotary embedding.
     for name in ["llama2", "qwen3", "mistral", "gpt2"] {
         let folder = weights::model(name, "config.json", &Path::new(TEMPORARY).join("cache"));
@@ -31,9 +35,13 @@ fn kernels_read_what_the_graph_stores() {
             if let (false, Some(found)) = (known, &first) {
                 let found: Vec<f32> = found.iter().copied().map(f32::from_bits).collect();
                 let errors = errors(&found, &meaning(&folder, &how, &ids), ids.len());
-                println!("{name}: {:.1e} to {:.1e} from the graph's meaning", errors[0], errors[errors.len() - 1]);
-                // Where sums fall on another side of the edge between two integers, one step of 127.
-                assert!(errors[0] <= ROUNDING && errors[errors.len() - 1] <= EDGES, "{name}: {errors:?}");
+                println!(
+                    "{name}, {kv}: {:.1e} to {:.1e} from the graph's meaning",
+                    errors[0],
+                    errors[errors.len() - 1]
+                );
+                // Where sums fall on another side of the edge between two numbers, one step.
+                assert!(errors[0] <= ROUNDING && errors[errors.len() - 1] <= EDGES, "{name}, {kv}: {errors:?}");
             }
             let mut interpreted = Interpreted::new(&model, pages, 3, Order::Reverse);
             let steps = prefill(&mut interpreted, 0, &ids[..11], 4);

@@ -41,8 +41,9 @@ const SCHEMES: [&str; 14] = [
     "w2",
 ];
 /// What else loses something, alone and together with a scheme.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "none --kv int8",
+    "none --kv fp8",
     "w4 --kv int8",
     "none --prune layers=1",
     "w4 --prune layers=1",

@@ -209,7 +209,7 @@ pub(crate) fn round_to(dtype: DType, v: f32) -> f32 {
     match dtype {
         DType::F16 => half::f16::from_f32(v).to_f32(),
         DType::Bf16 => half::bf16::from_f32(v).to_f32(),
-        DType::F32 | DType::I32 | DType::I8 | DType::Quant(_) => v,
+        DType::F32 | DType::I32 | DType::I8 | DType::E4m3 | DType::Quant(_) => v,
     }
 }
 
@@ -249,8 +249,8 @@ pub(crate) fn pointwise(op: &Op, operands: &[&Type], sizes: Sizes, flops: f64) -
     Cost { flops: computed * flops, ..traffic(operands, &results, sizes) }
 }
 
-/// Bytes of one position of a KV cache, scales of integers included.
+/// Bytes of one position of a KV cache, scales of bytes included.
 pub(crate) fn kv_position_bytes(kv: KvType) -> f64 {
-    let scale = if kv.dtype == DType::I8 { 4.0 } else { 0.0 };
+    let scale = if matches!(kv.dtype, DType::I8 | DType::E4m3) { 4.0 } else { 0.0 };
     2.0 * kv.heads as f64 * (kv.head_dim as f64 * kv.dtype.size() as f64 + scale)
 }

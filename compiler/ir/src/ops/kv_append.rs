@@ -1,4 +1,4 @@
-//! Stores keys and values into a KV cache, rounded to the type of the cache: 8-bit integers have one scale for
+//! Stores keys and values into a KV cache, rounded to the type of the cache: 8-bit integers and e4m3fn have one scale for
 //! each head and position.
 
 use super::common::{Args, cache, elements, floats, ints, kv_position_bytes, round_to, traffic};
@@ -6,6 +6,7 @@ use super::round::bytes_of_row;
 use super::{Cost, Op, Sizes};
 use crate::error::Result;
 use crate::interp::RtValue;
+use crate::quant::{E4M3_MAX, round_e4m3};
 use crate::types::{DType, Dim, KvType, TensorType, Type};
 
 /// Type rule: `(kv, k f32[n,H,hd], v f32[n,H,hd], positions i32[n], seqs i32[n]) -> kv`.
@@ -36,12 +37,21 @@ pub(crate) fn eval(_op: &Op, operands: &[&RtValue]) -> Result<Vec<RtValue>> {
 
 /// A row of all heads as the cache holds it.
 fn stored(ty: KvType, row: &[f32]) -> Vec<f32> {
-    if ty.dtype != DType::I8 {
-        return row.iter().map(|v| round_to(ty.dtype, *v)).collect();
-    }
+    let of_head = match ty.dtype {
+        DType::I8 => bytes_of_row,
+        DType::E4m3 => e4m3_of_row,
+        dtype => return row.iter().map(|v| round_to(dtype, *v)).collect(),
+    };
     let mut out = Vec::with_capacity(row.len());
-    row.chunks_exact(ty.head_dim).for_each(|head| bytes_of_row(head, &mut out));
+    row.chunks_exact(ty.head_dim).for_each(|head| of_head(head, &mut out));
     out
+}
+
+/// Appends a row rounded to e4m3fn times its largest magnitude over the largest of them.
+fn e4m3_of_row(row: &[f32], out: &mut Vec<f32>) {
+    let largest = row.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+    let (scale, inverse) = (largest / E4M3_MAX, if largest > 0.0 { E4M3_MAX / largest } else { 0.0 });
+    out.extend(row.iter().map(|v| round_e4m3(v * inverse) * scale));
 }
 
 /// Bytes and flops: the positions written.
@@ -82,6 +92,17 @@ mod tests {
         let results = op("kv_append").eval(&operands.iter().collect::<Vec<_>>()).expect("operands fit");
         let [RtValue::Kv(kv)] = results.as_slice() else { panic!("one cache expected") };
         assert_eq!(kv.rows.get(&(0, 0)), Some(&(vec![127.0, 0.0, -1.27, 0.03], vec![0.0; 4])));
+    }
+
+    #[test]
+    fn e4m3_has_a_scale_for_each_head_and_position() {
+        let kv = KvCache::new(KvType { dtype: DType::E4m3, heads: 2, head_dim: 2 });
+        // 0.4 is nearly 13 units of a 32nd, and 27 as far from 26 as from 28, whose mantissa is even.
+        let keys = f(&[1, 2, 2], &[448.0, 0.4, -448.0, 27.0]);
+        let operands = [RtValue::Kv(kv), keys, f(&[1, 2, 2], &[0.; 4]), i(&[0]), i(&[0])];
+        let results = op("kv_append").eval(&operands.iter().collect::<Vec<_>>()).expect("operands fit");
+        let [RtValue::Kv(kv)] = results.as_slice() else { panic!("one cache expected") };
+        assert_eq!(kv.rows.get(&(0, 0)), Some(&(vec![448.0, 0.40625, -448.0, 28.0], vec![0.0; 4])));
     }
 
     #[test]

@@ -5,14 +5,14 @@ use super::search::{Best, Reach};
 use super::store::{absmax, f32_scale, normalized};
 
 /// Largest finite e4m3fn.
-const MAX: f32 = 448.0;
+pub const MAX: f32 = 448.0;
 
 /// Where the largest weight of a row may lie: an octave, for scales a power of two apart have the
 /// same relative errors, and a little beyond the largest e4m3fn.
 const REACH: Reach = Reach { lo: 232.0, by: 8.0, count: 31 };
 
 /// The e4m3fn nearest to `u`, to even, saturating. `u` is not NaN.
-fn round(u: f32) -> f32 {
+pub fn round(u: f32) -> f32 {
     let u = if u < MAX { u } else { MAX };
     let u = if u > -MAX { u } else { -MAX };
     let octave = f32::from_bits(u.to_bits() & 0x7F80_0000);

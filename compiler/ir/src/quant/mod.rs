@@ -21,6 +21,7 @@ mod two_level;
 mod uniform;
 
 pub use flag::FlagError;
+pub use fp8::{MAX as E4M3_MAX, round as round_e4m3};
 pub use nf4::NF4_LEVELS;
 pub use scheme::Scheme;
 pub use table::TABLE;

@@ -7,8 +7,9 @@
 //! pairs of bytes, leaves the rows in the order of their lanes.
 
 use super::codes::BLOCK;
+use super::e4m3;
 use super::quant::QuantLayout;
-use crate::kir::{BinOp, Builder, Cast, Elem, Ty, Val};
+use crate::kir::{Builder, Cast, Elem, Ty, Val};
 use crate::layout::{LANES, PANEL};
 use llmc_ir::quant::{NF4_LEVELS, Scheme};
 
@@ -94,7 +95,7 @@ impl FloatCodes {
     fn raised(&self, b: &mut Builder, scale: Val) -> Val {
         match self.layout.scheme {
             Scheme::Fp8 => {
-                let raise = b.float(b.ty(scale), E4M3_RAISE);
+                let raise = b.float(b.ty(scale), e4m3::RAISE);
                 b.mul(scale, raise)
             }
             _ => scale,
@@ -105,7 +106,7 @@ impl FloatCodes {
     /// each k.
     pub fn emit(&self, b: &mut Builder, at: Val, half: usize, scales: Val) -> Vec<Val> {
         let values = match self.layout.scheme {
-            Scheme::Fp8 => (0..QUAD).map(|k| e4m3(b, at, LANES, ((half * QUAD + k) * PANEL) as i32)).collect(),
+            Scheme::Fp8 => (0..QUAD).map(|k| e4m3_at(b, at, LANES, ((half * QUAD + k) * PANEL) as i32)).collect(),
             _ => match self.levels {
                 Some(levels) => in_register(b, at, half, levels),
                 None => self.in_memory(b, at, half),
@@ -154,7 +155,7 @@ impl FloatCodes {
         let at = b.ptr_add(panel, at);
         let at = b.ptr_add_const(at, self.layout.codes() + first);
         let value = match self.table {
-            None => e4m3(b, at, 1, 0),
+            None => e4m3_at(b, at, 1, 0),
             Some(table) => level(b, table, at, shift),
         };
         let scale = self.raised(b, scale);
@@ -209,19 +210,10 @@ pub(super) fn level_at(b: &mut Builder, table: Val, number: Val) -> Val {
     b.load(Ty::F32, at, LEVELS as i32)
 }
 
-/// The bits of an e4m3fn, sign apart, are in the place of a binary16's those of a number so much smaller,
-/// below the least normal number too.
-const E4M3_RAISE: f64 = 256.0;
-
-/// `lanes` e4m3fn at `at + offset` as f32, divided by [`E4M3_RAISE`].
-fn e4m3(b: &mut Builder, at: Val, lanes: u16, offset: i32) -> Val {
-    let of = |elem: Elem| Ty { elem, lanes };
-    let codes = b.load(of(Elem::I8), at, offset);
-    let wide = b.cast(Cast::SExt, codes, of(Elem::I16));
-    let (seven, keep) = (b.int(of(Elem::I16), 7), b.int(of(Elem::I16), 0xBFFF_u16 as i16 as i64));
-    let moved = b.shl(wide, seven);
-    let half = b.bin(BinOp::And, moved, keep);
-    b.cast(Cast::F16ToF32, half, of(Elem::F32))
+/// `lanes` e4m3fn at `at + offset` as f32, divided by [`e4m3::RAISE`].
+fn e4m3_at(b: &mut Builder, at: Val, lanes: u16, offset: i32) -> Val {
+    let codes = b.load(Ty { elem: Elem::I8, lanes }, at, offset);
+    e4m3::emit_decode(b, codes)
 }
 
 /// Elements of `x` and `y` in turns, within every [`PART`] bytes: from their first halves, and from their

@@ -7,6 +7,7 @@
 
 pub mod at;
 pub mod codes;
+pub mod e4m3;
 mod float;
 pub mod float_codes;
 pub mod float_rows;

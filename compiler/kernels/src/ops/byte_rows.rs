@@ -54,7 +54,7 @@ impl ByteRow {
             return self.emit_in_warp(env, x, to);
         }
         let largest = self.largest(env, x);
-        let (scale, inverse) = scale_of(env, largest);
+        let (scale, inverse) = scale_of(env, largest, INTEGERS);
         env.b.store(scale, to, self.scale() as i32);
         let inverse = env.b.splat(inverse, LANES);
         let whole = self.k / BLOCK * BLOCK;
@@ -77,7 +77,7 @@ impl ByteRow {
     fn emit_in_warp(self, env: &mut Env, x: &Values, to: Val) {
         let lane = env.group.lane;
         let largest = self.largest_in_warp(env, x);
-        let (scale, inverse) = scale_of(env, largest);
+        let (scale, inverse) = scale_of(env, largest, INTEGERS);
         let none = env.b.int(Ty::I32, 0);
         let (lo, blocks, one) = (env.b.index(0), env.b.index(self.k.div_ceil(BLOCK)), env.b.index(1));
         let total = env.for_carried((lo, blocks, one), &[none], |env, block, total| {
@@ -205,12 +205,15 @@ fn valid(env: &mut Env, x: &Values, k: Val, len: usize) -> Val {
     env.b.select(inside, v, zero)
 }
 
+/// What the largest magnitude of a row becomes, as it is read and as it is rounded, where elements are integers.
+pub const INTEGERS: (f64, f64) = (127.0, 127.0);
+
 /// The scale of a row with this largest magnitude, and what its elements are multiplied with: the inverse, or
 /// zero in a row of zeros.
-pub fn scale_of(env: &mut Env, largest: Val) -> (Val, Val) {
-    let (zero, levels) = (env.b.float(Ty::F32, 0.0), env.b.float(Ty::F32, 127.0));
+pub fn scale_of(env: &mut Env, largest: Val, (read, rounded): (f64, f64)) -> (Val, Val) {
+    let (zero, read, rounded) = (env.b.float(Ty::F32, 0.0), env.b.float(Ty::F32, read), env.b.float(Ty::F32, rounded));
     let some = env.b.cmp(Cond::Gt, largest, zero);
-    let (scale, inverse) = (env.b.div(largest, levels), env.b.div(levels, largest));
+    let (scale, inverse) = (env.b.div(largest, read), env.b.div(rounded, largest));
     (scale, env.b.select(some, inverse, zero))
 }
 

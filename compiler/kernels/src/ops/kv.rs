@@ -1,9 +1,10 @@
 //! The paged KV cache: addresses, stores, and the kernel that stores without a product before it.
 
-use super::byte_rows::{ByteRow, integer, scale_of};
+use super::byte_rows::{ByteRow, INTEGERS, integer, scale_of};
 use super::norm::Values;
 use crate::env::{Count, Env, RowElem, Rows, Scratch};
-use crate::kir::{BinOp, Cast, Cond, Elem, Function, Ty, Val};
+use crate::formats::e4m3;
+use crate::kir::{BinOp, Builder, Cast, Cond, Elem, Function, Ty, Val};
 use crate::layout::{KvLayout, LANES, PAGE};
 
 /// A layer's cache and the size of a page of all layers.
@@ -27,6 +28,18 @@ pub enum Part {
 }
 
 const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
+
+impl KvLayout {
+    /// Elements of one byte (i8) as f32, without their scales.
+    pub fn wide(&self, b: &mut Builder, bytes: Val) -> Val {
+        if self.is_e4m3 {
+            return e4m3::emit_decode(b, bytes);
+        }
+        let ty = b.ty(bytes);
+        let wide = b.cast(Cast::SExt, bytes, ty.with_elem(Elem::I32));
+        b.cast(Cast::IntToFloat, wide, ty.with_elem(Elem::F32))
+    }
+}
 
 impl KvCache {
     /// Address of this layer in the page of block `block` (i64) of sequence `seq` (i64).
@@ -69,8 +82,7 @@ impl KvCache {
         match self.layout.elem_bytes {
             1 => {
                 let q = env.b.load(ty.with_elem(Elem::I8), ptr, bytes);
-                let q = env.b.cast(Cast::SExt, q, ty.with_elem(Elem::I32));
-                env.b.cast(Cast::IntToFloat, q, ty)
+                self.layout.wide(&mut env.b, q)
             }
             2 => {
                 let h = env.b.load(ty.with_elem(Elem::I16), ptr, bytes);
@@ -96,7 +108,8 @@ impl KvCache {
         let row = ByteRow { k: self.layout.head_dim };
         let values = Values::new(env, None, (from, RowElem::F32), row.k);
         let largest = row.largest(env, &values);
-        let (scale, inverse) = scale_of(env, largest);
+        let levels = if self.layout.is_e4m3 { (e4m3::LARGEST / e4m3::RAISE, e4m3::LARGEST) } else { INTEGERS };
+        let (scale, inverse) = scale_of(env, largest, levels);
         let to = env.at(base, slot, 4);
         let store = |env: &mut Env| env.b.store(scale, to, self.layout.scale_offset() as i32);
         if env.group.threads > 1 {
@@ -114,11 +127,15 @@ impl KvCache {
     fn narrow(&self, env: &mut Env, v: Val, inverse: Option<Val>) -> Val {
         let ty = env.b.ty(v);
         match (self.layout.elem_bytes, inverse) {
+            (_, Some(inverse)) if self.layout.is_e4m3 => {
+                let scaled = env.b.mul(v, inverse);
+                e4m3::emit_encode(&mut env.b, scaled)
+            }
             (_, Some(inverse)) => {
                 let q = integer(env, v, inverse);
                 env.b.cast(Cast::Trunc, q, ty.with_elem(Elem::I8))
             }
-            (1, None) => unreachable!("integers have a scale"),
+            (1, None) => unreachable!("bytes have a scale"),
             (2, None) => env.b.cast(Cast::F32ToF16, v, ty.with_elem(Elem::I16)),
             _ => v,
         }

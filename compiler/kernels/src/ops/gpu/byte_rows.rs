@@ -9,7 +9,7 @@ use super::rows::each;
 use crate::env::{Env, RowElem, Rows};
 use crate::formats::codes::BLOCK;
 use crate::kir::{Cast, Cond, Elem, Hint, Ty, UnOp, Val};
-use crate::ops::byte_rows::{ByteRow, integer, scale_of};
+use crate::ops::byte_rows::{ByteRow, INTEGERS, integer, scale_of};
 use crate::ops::norm::Norm;
 
 /// Which sums of a row are stored.
@@ -66,7 +66,7 @@ impl ByteStage<'_> {
         let pieces = Pieces { x: self.x, norm: self.norm, chunk: CHUNK }.load(env, shared, from);
         let largest = largest(env, &pieces);
         let largest = group_max(env, shared, largest);
-        let (scale, inverse) = scale_of(env, largest);
+        let (scale, inverse) = scale_of(env, largest, INTEGERS);
         self.by_one(env, |env| env.b.store(scale, to, self.sums.scale(self.padded) as i32));
         let inverse = env.b.splat(inverse, CHUNK as u16);
         let mut total = env.b.int(Ty::I32, 0);

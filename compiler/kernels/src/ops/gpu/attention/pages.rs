@@ -128,10 +128,7 @@ impl Attention<'_> {
     pub(super) fn widened(&self, env: &mut Env, loaded: Val) -> Val {
         let ty = env.b.ty(loaded).with_elem(Elem::F32);
         match env.b.ty(loaded).elem {
-            Elem::I8 => {
-                let wide = env.b.cast(Cast::SExt, loaded, ty.with_elem(Elem::I32));
-                env.b.cast(Cast::IntToFloat, wide, ty)
-            }
+            Elem::I8 => self.kernel.cache.layout.wide(&mut env.b, loaded),
             Elem::I16 => env.b.cast(Cast::F16ToF32, loaded, ty),
             _ => loaded,
         }

@@ -1,4 +1,4 @@
-//! A page of bytes as binary16: integers times the scale of their position.
+//! A page of bytes as binary16: times the scale of their position.
 
 use super::{COPY, Flash, Item, STAGES, halves_bytes, swizzle};
 use crate::env::Env;
@@ -30,10 +30,9 @@ impl Flash<'_> {
         let of_row = if keys { PAGE / ELEMENTS } else { self.head_dim() / ELEMENTS };
         let at = env.at(from, piece, ELEMENTS);
         let bytes = env.b.load_with(floats.with_elem(Elem::I8), at, 0, ELEMENTS as u32, Hint::None);
-        let wide = env.b.cast(Cast::SExt, bytes, floats.with_elem(Elem::I32));
-        let integers = env.b.cast(Cast::IntToFloat, wide, floats);
+        let wide = self.kernel.cache.layout.wide(&mut env.b, bytes);
         let scales = self.scales_of_piece(env, keys, from, (piece, of_row));
-        let values = env.b.mul(integers, scales);
+        let values = env.b.mul(wide, scales);
         let half = env.b.cast(Cast::F32ToF16, values, floats.with_elem(Elem::I16));
         let words = env.b.cast(Cast::Bitcast, half, Ty::vector(Elem::I32, 4));
         let place = swizzle(env, piece, of_row);
