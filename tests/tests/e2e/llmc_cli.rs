@@ -114,6 +114,18 @@ fn plan_predicts_for_the_machine_that_can_run_it() {
     assert!(model(&["plan", "-q", "--target", "cuda"]).ok().contains("cannot run cuda"));
 }
 
+/// A GPU's step for many tokens has the largest arena, and products are made by matrix units.
+#[test]
+fn plan_knows_the_forms_and_units_of_gpus() {
+    let plan = json(&["plan", "-q", "--json", "--target", "cuda"]);
+    let bytes = |part: &str| plan["memory_bytes"][part].as_u64().expect("bytes");
+    // 2048 rows of 320 f32, and more beside them.
+    assert!(bytes("arena") > 2048 * 320 * 4 && bytes("workers") == 0, "{plan}");
+    let gflops = |plan: &Value| plan["assumed_gflop_s"].as_f64().expect("a number");
+    let floats = json(&["plan", "-q", "--json", "--target", "cuda", "--activations", "f32"]);
+    assert!(gflops(&plan) > 5.0 * gflops(&floats), "{plan} {floats}");
+}
+
 /// Peak resident bytes of the artifact with these arguments. (`ru_maxrss` would count this process's
 /// memory, which the child shares before it becomes another program.)
 fn peak_rss(args: &[&str]) -> f64 {

@@ -6,7 +6,7 @@ use crate::compile::{self, Front};
 use crate::error::Result;
 use crate::machine::Machine;
 use crate::progress::Progress;
-use llmc_abi::manifest::KvInfo;
+use llmc_abi::manifest::{KvInfo, PhaseInfo, Unit};
 use llmc_lower::Plan;
 use llmc_passes::TargetFacts;
 use serde_json::{Value, json};
@@ -53,16 +53,22 @@ struct Speeds {
     machine: Option<Machine>,
     bytes_per_token: u64,
     flops_per_token: u64,
+    /// Seconds that the target's units multiply for each token.
+    seconds_per_token: f64,
 }
 
 impl Speeds {
     fn of(plan: &Plan, threads: usize) -> Result<Speeds> {
         let variant = &plan.variants[0];
+        let facts = TargetFacts::named(&variant.target.name)?;
+        let flops = |p: &PhaseInfo| p.flops_per_token + p.flops_per_row;
+        let seconds = |p: &PhaseInfo| flops(p) as f64 / peak(&facts, p.unit);
         Ok(Speeds {
-            facts: TargetFacts::named(&variant.target.name)?,
             machine: Machine::measure(variant, threads)?,
             bytes_per_token: plan.weight_bytes_per_token(),
-            flops_per_token: variant.phases.iter().map(|p| p.flops_per_token + p.flops_per_row).sum(),
+            flops_per_token: variant.phases.iter().map(flops).sum(),
+            seconds_per_token: variant.phases.iter().map(seconds).sum(),
+            facts,
         })
     }
 
@@ -71,9 +77,14 @@ impl Speeds {
         self.facts.memory_bandwidth / self.bytes_per_token as f64
     }
 
-    /// Tokens per second prefilling, at the peak of the target's facts.
+    /// Tokens per second prefilling, at the peaks of the target's facts.
     fn prefill(&self) -> f64 {
-        self.facts.peak_flops / self.flops_per_token.max(1) as f64
+        1.0 / self.seconds_per_token.max(f64::MIN_POSITIVE)
+    }
+
+    /// Operations per second at these peaks.
+    fn flops(&self) -> f64 {
+        self.flops_per_token as f64 * self.prefill()
     }
 
     fn machine_json(&self, plan: &Plan) -> Option<Value> {
@@ -96,7 +107,7 @@ impl Speeds {
             out,
             "roofline at {:.0} GB/s and {:.0} GFLOP/s: {:.1} tokens/s decoding, {:.0} tokens/s prefilling",
             self.facts.memory_bandwidth / 1e9,
-            self.facts.peak_flops / 1e9,
+            self.flops() / 1e9,
             self.decode(),
             self.prefill()
         );
@@ -113,6 +124,15 @@ impl Speeds {
             ),
         };
         out
+    }
+}
+
+/// Operations per second of a target's products that are made with a unit.
+fn peak(facts: &TargetFacts, unit: Option<Unit>) -> f64 {
+    match unit {
+        None | Some(Unit::F32) => facts.peak_flops,
+        Some(Unit::Bf16 | Unit::Bf16Tiles) => facts.bf16_flops,
+        Some(Unit::Int8 | Unit::SmallInt8 | Unit::Int8Tiles) => facts.int8_flops,
     }
 }
 
@@ -135,7 +155,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             "weight_bytes_per_token": speeds.bytes_per_token,
             "flops_per_token": speeds.flops_per_token,
             "assumed_bandwidth_gb_s": speeds.facts.memory_bandwidth / 1e9,
-            "assumed_gflop_s": speeds.facts.peak_flops / 1e9,
+            "assumed_gflop_s": speeds.flops() / 1e9,
             "decode_tok_s": speeds.decode(),
             "prefill_tok_s": speeds.prefill(),
             "machine": speeds.machine_json(&plan),
@@ -143,8 +163,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         });
         return print(&format!("{json:#}\n"));
     }
-    let mut out =
-        format!("{} for {}, {threads} threads, context {}\n", front.opened.name, speeds.facts.name, front.build.ctx);
+    let workers = if plan.variants[0].target.is_gpu() { String::new() } else { format!(" {threads} threads,") };
+    let mut out = format!("{} for {},{workers} context {}\n", front.opened.name, speeds.facts.name, front.build.ctx);
     for (name, bytes) in memory.lines() {
         let _ = writeln!(out, "  {name:<10} {:>10.1} MB", bytes as f64 / 1e6);
     }
@@ -152,16 +172,19 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     print(&out)
 }
 
-/// Memory of the first variant with one sequence of the whole context.
+/// Memory of the first variant with one sequence of the whole context; of a GPU's, whichever form of its step has most.
 fn memory(front: &Front, plan: &Plan, threads: usize) -> Memory {
-    let scratch = plan.variants[0].scratch;
+    let first = &plan.variants[0];
+    let forms = plan.variants.iter().filter(|v| v.target.name == first.target.name);
+    let arena = forms.map(|v| v.scratch.arena_bytes).max().unwrap_or(0);
+    let workers = if first.target.is_gpu() { 0 } else { first.scratch.worker_bytes * threads };
     let kv = KvInfo { keep: front.build.keep, ..plan.kv.clone() };
     let pages = kv.held(front.build.ctx, plan.step.tokens).div_ceil(kv.page_positions) as u64;
     Memory {
         weights: plan.weights.bytes as u64,
         tokenizer: front.opened.tokenizer_json.as_ref().map_or(0, |t| t.len() as u64 / 2),
-        arena: scratch.arena_bytes as u64,
-        workers: (scratch.worker_bytes * threads) as u64,
+        arena: arena as u64,
+        workers: workers as u64,
         kv: pages * kv.page_bytes as u64,
         logits: (plan.step.rows * front.opened.spec.vocab * 4) as u64,
     }
