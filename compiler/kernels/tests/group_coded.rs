@@ -72,14 +72,15 @@ fn tiles_have_nearly_the_same() {
 
 #[test]
 fn four_warps_have_nearly_the_same() {
-    let (format, most) = FORMATS[0];
-    for (k, workers, order) in [(64, 1, Order::Forward), (1152, 2, Order::Seeded(3)), (256, 3, Order::Reverse)] {
-        let case = Case { format, k };
-        let expected = case.of_converted(RowElem::Bf16InF32, 1, 2);
-        let wide = case.wide(RowElem::Bf16);
-        assert!(wide[1].to_string().contains("wgmma.bf16"), "{}", wide[1]);
-        let found = case.try_run(&wide, TILES, workers, order).unwrap_or_else(|e| panic!("k = {k}: {e}"));
-        let found = error(&expected, &found);
-        assert!(found < most, "k = {k}: {found}");
+    for (format, most) in &FORMATS[..3] {
+        for (k, workers, order) in [(64, 1, Order::Forward), (1152, 2, Order::Seeded(3)), (256, 3, Order::Reverse)] {
+            let case = Case { format: *format, k };
+            let expected = case.of_converted(RowElem::Bf16InF32, 1, 2);
+            let wide = case.wide(RowElem::Bf16);
+            assert!(wide[1].to_string().contains("wgmma.bf16"), "{}", wide[1]);
+            let found = case.try_run(&wide, TILES, workers, order).unwrap_or_else(|e| panic!("{format}, k = {k}: {e}"));
+            let found = error(&expected, &found);
+            assert!(found < *most, "{format}, k = {k}: {found}");
+        }
     }
 }

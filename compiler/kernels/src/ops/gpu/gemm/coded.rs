@@ -5,7 +5,7 @@
 
 use super::copies::{COPY, Lines, PanelPart, Pieces, in_order};
 use super::rows::{ROWS, panel_scales, thread_place};
-use super::{ALONE, COLUMNS, Form, PANELS, TILE_PANELS, TILE_TOKENS, Tile, thread_rows, token_swizzled};
+use super::{ALONE, COLUMNS, Form, PANELS, Shares, TILE_PANELS, TILE_TOKENS, Tile, thread_rows, token_swizzled};
 use crate::env::Env;
 use crate::formats::WeightFormat;
 use crate::formats::codes::BLOCK;
@@ -233,22 +233,32 @@ impl Form for Coded {
         })
     }
 
-    fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, _x: Val, mut sums: Vec<Val>) -> Vec<Val> {
-        let Some(layout) = self.rows.layout() else { return sums };
-        for (pair, sums) in sums.chunks_mut(2 * COLUMNS).enumerate() {
-            let Some(scales) = panel_scales(env, (s, tile, ALONE), &layout, pair) else { continue };
-            for (rows, sums) in sums.chunks_mut(COLUMNS).enumerate() {
-                let scales = of_pair(env, scales, rows as u16);
-                for sum in sums {
-                    let raised = raised(env, &self.rows, *sum);
-                    *sum = env.b.mul(raised, scales);
-                }
-            }
-        }
-        sums
+    fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, _x: Val, sums: Vec<Val>) -> Vec<Val> {
+        times_scales(env, (s, tile, ALONE), &self.rows, sums)
     }
 
     fn has_table(&self) -> bool {
         self.rows.has_levels()
     }
+}
+
+/// Sums times the scales of their rows, where rows have one, and what weights were smaller by.
+pub(super) fn times_scales(
+    env: &mut Env,
+    of: (&Segment, Tile, Shares),
+    rows: &FloatRows,
+    mut sums: Vec<Val>,
+) -> Vec<Val> {
+    let (columns, Some(layout)) = (of.2.columns(), rows.layout()) else { return sums };
+    for (pair, sums) in sums.chunks_mut(2 * columns).enumerate() {
+        let Some(scales) = panel_scales(env, of, &layout, pair) else { continue };
+        for (half, sums) in sums.chunks_mut(columns).enumerate() {
+            let scales = of_pair(env, scales, half as u16);
+            for sum in sums {
+                let raised = raised(env, rows, *sum);
+                *sum = env.b.mul(raised, scales);
+            }
+        }
+    }
+    sums
 }

@@ -121,16 +121,16 @@ trait Form {
 /// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`. Where four warps' matrix
 /// units may work together (`wide`), they do so where they can.
 fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize), wide: bool) -> Option<Box<dyn Form>> {
-    let form: Box<dyn Form> = match (s.product.format, elem) {
-        (WeightFormat::Bf16, RowElem::Bf16) if wide => Box::new(Wide { x_stride }),
+    let (format, k) = (s.product.format, s.product.k);
+    let together = wide && elem == RowElem::Bf16;
+    let form: Box<dyn Form> = match (format, elem) {
+        _ if together && let Some(form) = Wide::new(format, k, x_stride) => Box::new(form),
         (WeightFormat::Bf16, RowElem::Bf16) => Box::new(Floats { x_stride }),
-        (format, RowElem::Bf16) if FloatRows::takes(format) => Box::new(Coded::new(format, s.product.k, x_stride)),
-        (WeightFormat::Quant(scheme), RowElem::Bytes) => {
-            Box::new(Integers::new(scheme, s.product.k, s.product.coded, x_stride)?)
-        }
+        (format, RowElem::Bf16) if FloatRows::takes(format) => Box::new(Coded::new(format, k, x_stride)),
+        (WeightFormat::Quant(scheme), RowElem::Bytes) => Box::new(Integers::new(scheme, k, s.product.coded, x_stride)?),
         _ => return None,
     };
-    let fits = s.product.k.is_multiple_of(form.step())
+    let fits = k.is_multiple_of(form.step())
         && (wide || form.stages() * form.stage() + TABLE_BYTES <= SHARED_BYTES)
         && s.product.panels <= TILE_PANELS
         && TILE_PANELS.is_multiple_of(s.product.panels);
