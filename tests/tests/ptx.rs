@@ -48,8 +48,16 @@ const TILES_SPILL: [(&str, Spills); 7] = [
     ("nf4(64)", [232, 372, 768]),
 ];
 
-/// The same where the matrix units of four warps multiply weights in bf16.
-const WIDE_SPILL: Spills = [176, 184, 196];
+/// The same where the matrix units of four warps work together.
+const WIDE_SPILL: [(&str, Spills); 7] = [
+    ("plain", [168, 180, 192]),
+    ("plain kv8", [48, 44, 44]),
+    ("int4(32)", [240, 512, 792]),
+    ("w8a8", [152, 160, 160]),
+    ("w4", [184, 208, 252]),
+    ("fp8", [40, 40, 76]),
+    ("nf4(64)", [168, 280, 560]),
+];
 
 /// A model in the form that it is compiled in.
 #[derive(Clone, Copy, Debug)]
@@ -73,11 +81,6 @@ impl Case {
     /// Whether products are of bf16.
     fn is_bf16(self) -> bool {
         self.scheme.is_none_or(|s| s.is_float()) && self.fixture != "gpt2"
-    }
-
-    /// Whether weights are bf16 as they are stored.
-    fn has_bf16_weights(self) -> bool {
-        self.is_bf16() && self.scheme.is_none() && self.fixture != "llama2"
     }
 
     /// Whether heads are of a width that attention's tiles have.
@@ -162,14 +165,15 @@ impl Form {
 
     /// Whether its instructions are looked at: where it is for the oldest, or few tokens' and tuned.
     fn is_read(&self, arch: &str) -> bool {
-        arch == ARCHS[0] || self.tuned && self.case.scheme.is_none()
+        arch == ARCHS[0] || self.tuned && (self.tiles || self.case.scheme.is_none())
     }
 
     /// What it may spill.
     fn budget(&self, arch: &str) -> Spills {
         let (fixture, scheme) = (self.case.fixture, self.case.scheme_name());
-        if self.tiles && self.tuned && self.case.has_bf16_weights() {
-            return WIDE_SPILL;
+        if self.tiles && self.tuned {
+            let known = WIDE_SPILL.iter().find(|(s, _)| *s == scheme);
+            return known.map_or([0; 3], |(_, spills)| *spills);
         }
         if self.tiles {
             return TILES_SPILL.iter().find(|(s, _)| *s == scheme).map_or([0; 3], |(_, spills)| *spills);
@@ -196,10 +200,11 @@ impl Form {
     /// copies to shared memory; and in tiles, such copies and loads of fragments.
     fn required(&self) -> Vec<&'static [&'static str]> {
         let (case, mut all) = (self.case, Vec::<&[&str]>::new());
-        let wide = self.tuned && self.tiles && case.has_bf16_weights();
-        all.extend(case.is_bf16().then_some(if wide { &["HGMMA.64x128x16.F32.BF16"][..] } else { &["HMMA"] }));
+        let wide = self.tuned && self.tiles;
+        let together = wide && !matches!(case.scheme, Some(Scheme::Nf4 { .. }));
+        all.extend(case.is_bf16().then_some(if together { &["HGMMA.64x128x16.F32.BF16"][..] } else { &["HMMA"] }));
         let is_integer = case.scheme.is_some_and(|s| !s.is_float());
-        all.extend(is_integer.then_some(&["IMMA"][..]));
+        all.extend(is_integer.then_some(if wide { &["IGMMA.64x128x32.S8.S8"][..] } else { &["IMMA"] }));
         all.push(match self.tiles || !(case.is_bf16() || is_integer) {
             true => &["LDG.64.CONSTANT", "LDG.128.CONSTANT"],
             false if self.tuned => &["UBLKCP"],

@@ -108,7 +108,22 @@ fn tiles_have_the_bits_of_a_cpu() {
         }
     }
     let case = of(Scheme::W8A8, 200);
-    assert!(!gemm::fits(&case.product(RowElem::Bytes), TILES), "200 elements are no whole steps");
+    assert!(!gemm::fits(&case.product(RowElem::Bytes), case.scratch(TILES)), "200 elements are no whole steps");
+}
+
+#[test]
+fn four_warps_have_the_bits_of_a_cpu() {
+    for scheme in SCHEMES {
+        for (k, workers, order) in [(128, 1, Order::Forward), (1152, 2, Order::Seeded(3)), (256, 3, Order::Reverse)] {
+            let case = of(scheme, k);
+            let expected = case.of_floats(1, 2);
+            let wide = case.wide(RowElem::Bytes);
+            assert!(wide[1].to_string().contains("wgmma.s8s8"), "{}", wide[1]);
+            let found = case.try_run(&wide, TILES, workers, order);
+            let found = found.unwrap_or_else(|e| panic!("{scheme}, k = {k}: {e}"));
+            assert!(bits(&found) == bits(&expected), "{scheme}, k = {k}");
+        }
+    }
 }
 
 /// Where rows in three parts and weights on their way do not fit, there is a form for which they do.

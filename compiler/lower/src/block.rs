@@ -220,7 +220,7 @@ impl<'a> Lowering<'a> {
         let ask = selected.build_ask(&format!("{name}_ahead"), scratch);
         let asks = ask.as_ref().map(|f| f.name.clone());
         let is_product = selected.is_product();
-        let meets = selected.meets_inside(scratch.threads);
+        let meets = selected.meets_inside(scratch);
         phases.kernel(actions, &name, effects, meets, |phase| functions.push(selected.build(&name, scratch, phase)));
         if is_product {
             self.ahead.product(actions, asks);

@@ -245,6 +245,7 @@ fn mma<'c>(low: &Lower<'c, '_>, kind: Mma, [acc, a, b]: [Val; 3]) -> Result<Basi
         Mma::Bf16 => "llvm.nvvm.mma.m16n8k16.row.col.bf16",
         Mma::F16 => "llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
         Mma::U8S8 => "llvm.nvvm.mma.m16n8k32.row.col.u8.s8",
+        Mma::S8S8 => "llvm.nvvm.mma.m16n8k32.row.col.s8",
     };
     let lanes = |v: Val, n: u16| (0..n).map(|i| low.extract(low.get(v), i)).collect::<Result<Vec<_>, _>>();
     let (mut a, mut b) = (lanes(a, 4)?, lanes(b, 2)?);

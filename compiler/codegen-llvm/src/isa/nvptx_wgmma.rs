@@ -34,6 +34,7 @@ fn begin<'c>(low: &Lower<'c, '_>, kind: Mma, [acc, a, b]: [Val; 3]) -> Result<Ba
         Mma::Bf16 => ("k16.f32.bf16.bf16", ", 1, 1, 0"),
         Mma::F16 => ("k16.f32.f16.f16", ", 1, 1, 0"),
         Mma::U8S8 => ("k32.s32.u8.s8", ""),
+        Mma::S8S8 => ("k32.s32.s8.s8", ""),
     };
     let (d, a_list) = (list(0, sums), list(2 * sums, 4));
     let text = format!(

@@ -103,6 +103,45 @@ impl PairRows {
         out.map(|codes| codes.expect("codes have at least one plane"))
     }
 
+    /// Where in a block the packed codes of step `step` (i64) of rows from `row` (i64) on are: i64 for each plane.
+    pub fn step_offsets(&self, env: &mut Env, (row, step): (Val, Val)) -> Vec<Val> {
+        let first = env.b.mul_const(row, 4);
+        let mut before = 0;
+        let mut offsets = Vec::new();
+        for width in planes(self.bits()) {
+            let steps = env.b.index(STEPS / *width as usize);
+            let vector = env.b.div(step, steps);
+            let vector = env.b.mul_const(vector, VECTOR as i64);
+            let own = env.b.add(first, vector);
+            offsets.push(env.b.add_const(own, before));
+            before += VECTOR as i64 * i64::from(*width);
+        }
+        offsets
+    }
+
+    /// The codes of step `step` (i64), four unsigned bytes for each row, from what is at [`PairRows::step_offsets`].
+    pub fn step_codes(&self, env: &mut Env, loaded: &[Val], step: Val) -> Val {
+        let mut codes = None;
+        let mut raised = 0;
+        for (width, v) in planes(self.bits()).iter().zip(loaded) {
+            let steps = STEPS / *width as usize;
+            let own = if steps == 1 {
+                *v
+            } else {
+                let keep = env.b.index(steps - 1);
+                let place = env.b.and(step, keep);
+                let by = env.b.mul_const(place, i64::from(*width));
+                let by = env.b.cast(Cast::Trunc, by, Ty::I32);
+                let by = env.b.splat(by, self.count);
+                env.b.lshr(*v, by)
+            };
+            let part = piece(&mut env.b, own, *width, 0, raised);
+            codes = Some(codes.map_or(part, |codes| env.b.or(codes, part)));
+            raised += width;
+        }
+        codes.expect("codes have at least one plane")
+    }
+
     /// A plane's vector shifted so that the thread's first step begins at bit 0 of each byte.
     fn own_bits(&self, env: &mut Env, v: Val, width: u32, part: Val) -> Val {
         let parts = STEPS / width as usize / 2;
@@ -212,24 +251,31 @@ impl PairRows {
         stored: Val,
         codes: [Val; 2],
     ) -> [Val; 2] {
+        let table = self.table(env, at, (tables, hint), stored);
+        if self.count == 4 {
+            return codes.map(|codes| found(env, table, codes));
+        }
+        let both = env.b.shuffle(codes[0], codes[1], vec![0, 1, 2, 3]);
+        let found = found(env, table, both);
+        [vec![0, 1], vec![2, 3]].map(|lanes| env.b.shuffle(found, found, lanes))
+    }
+
+    /// The thread's table, whose number is among the bits of [`PairRows::table_number`]: 16 bytes in four words.
+    pub fn table(&self, env: &mut Env, at: PairAt, (tables, hint): (Val, Hint), stored: Val) -> Val {
         let (_, shift) = self.table_bits(env, at);
         let wide = env.b.cast(Cast::ZExt, stored, Ty::I64);
         let moved = env.b.lshr(wide, shift);
         let keep = env.b.index((1 << QuantLayout::table_bits()) - 1);
         let number = env.b.and(moved, keep);
         let from = env.at(tables, number, 16);
-        let table = env.b.load_with(Ty::vector(Elem::I32, 4), from, 0, 16, hint);
-        let find = |env: &mut Env, codes: Val| {
-            let bytes = Ty::vector(Elem::I8, 16);
-            let [table, index] = [table, codes].map(|v| env.b.cast(Cast::Bitcast, v, bytes));
-            let found = env.b.table16(table, index);
-            env.b.cast(Cast::Bitcast, found, Ty::vector(Elem::I32, 4))
-        };
-        if self.count == 4 {
-            return codes.map(|codes| find(env, codes));
-        }
-        let both = env.b.shuffle(codes[0], codes[1], vec![0, 1, 2, 3]);
-        let found = find(env, both);
-        [vec![0, 1], vec![2, 3]].map(|lanes| env.b.shuffle(found, found, lanes))
+        env.b.load_with(Ty::vector(Elem::I32, 4), from, 0, 16, hint)
     }
+}
+
+/// The bytes of a table at the codes of four rows.
+pub fn found(env: &mut Env, table: Val, codes: Val) -> Val {
+    let bytes = Ty::vector(Elem::I8, 16);
+    let [table, index] = [table, codes].map(|v| env.b.cast(Cast::Bitcast, v, bytes));
+    let found = env.b.table16(table, index);
+    env.b.cast(Cast::Bitcast, found, Ty::vector(Elem::I32, 4))
 }

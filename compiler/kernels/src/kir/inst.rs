@@ -126,6 +126,8 @@ pub enum Mma {
     F16,
     /// Fours of unsigned (`a`) and signed (`b`) bytes, K = 32, i32 sums.
     U8S8,
+    /// Fours of signed bytes, K = 32, i32 sums.
+    S8S8,
 }
 
 /// What a processor's tiles multiply in memory: rows of x with panels of 16 columns, adding to sums that

@@ -63,4 +63,5 @@ pub(super) const TILES: [(TileKind, &str); 2] = [(TileKind::I8, "tiles.i8"), (Ti
 
 pub(super) const PREFETCH: [(CacheLevel, &str); 2] = [(CacheLevel::L1, "prefetch.l1"), (CacheLevel::L2, "prefetch.l2")];
 
-pub(super) const MMA: [(Mma, &str); 3] = [(Mma::Bf16, "mma.bf16"), (Mma::F16, "mma.f16"), (Mma::U8S8, "mma.u8s8")];
+pub(super) const MMA: [(Mma, &str); 4] =
+    [(Mma::Bf16, "mma.bf16"), (Mma::F16, "mma.f16"), (Mma::U8S8, "mma.u8s8"), (Mma::S8S8, "mma.s8s8")];

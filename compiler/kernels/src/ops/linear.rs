@@ -55,8 +55,8 @@ pub struct LinearKernel {
 
 impl LinearKernel {
     /// Whether the workers meet inside, between prologue and product.
-    pub fn meets_inside(&self, threads: usize) -> bool {
-        let shared = threads == 1 || self.schedule.tiles && gpu::gemm::fits(self, threads);
+    pub fn meets_inside(&self, scratch: Scratch) -> bool {
+        let shared = scratch.threads == 1 || self.schedule.tiles && gpu::gemm::fits(self, scratch);
         self.prologue.is_some() && shared
     }
 
@@ -67,7 +67,7 @@ impl LinearKernel {
 
     /// Emits the kernel.
     pub fn build(&self, name: &str, scratch: Scratch) -> Function {
-        if self.schedule.tiles && gpu::gemm::fits(self, scratch.threads) {
+        if self.schedule.tiles && gpu::gemm::fits(self, scratch) {
             return gpu::gemm::build(self, name, scratch);
         }
         if scratch.threads > 1 {

@@ -200,7 +200,7 @@ impl Case {
         let plain = self.product(elem);
         let schedule = Schedule { tiles: true, ..plain.schedule };
         let kernel = LinearKernel { schedule, ..plain };
-        assert!(gemm::fits(&kernel, TILES), "{}, k = {}", self.format, self.k);
+        assert!(gemm::fits(&kernel, scratch), "{}, k = {}", self.format, self.k);
         [self.convert(elem, TILES), kernel.build("product", scratch)]
     }
 }

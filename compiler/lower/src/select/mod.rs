@@ -102,8 +102,8 @@ impl Selected {
     }
 
     /// Whether the kernel has a barrier inside.
-    pub fn meets_inside(&self, threads: usize) -> bool {
-        matches!(self, Selected::Linear(k, _) if k.meets_inside(threads))
+    pub fn meets_inside(&self, scratch: Scratch) -> bool {
+        matches!(self, Selected::Linear(k, _) if k.meets_inside(scratch))
     }
 
     /// What multiplies weights, of a product.

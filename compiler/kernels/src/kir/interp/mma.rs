@@ -83,6 +83,11 @@ pub(super) fn in_sums(lane: usize, i: usize) -> (usize, usize) {
 /// Adds the products of the elements of one word.
 pub(super) fn word(kind: Mma, sum: u32, a: u32, b: u32) -> u32 {
     match kind {
+        Mma::S8S8 => {
+            let products =
+                a.to_le_bytes().into_iter().zip(b.to_le_bytes()).map(|(a, b)| i32::from(a as i8) * i32::from(b as i8));
+            products.fold(sum as i32, i32::wrapping_add) as u32
+        }
         Mma::U8S8 => dot4_i8(sum.into(), a.into(), b.into()).map_or(sum, |sum| sum as u32),
         Mma::Bf16 => {
             floats(sum, [a << 16, a & 0xffff_0000].map(f32::from_bits), [b << 16, b & 0xffff_0000].map(f32::from_bits))

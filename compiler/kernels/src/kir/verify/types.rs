@@ -257,7 +257,7 @@ fn group(op: &Op, operands: &[Ty], ty: Ty) -> Result<(), String> {
 
 /// What sums of a product are.
 fn sums_of(kind: Mma) -> Elem {
-    if kind == Mma::U8S8 { Elem::I32 } else { Elem::F32 }
+    if matches!(kind, Mma::U8S8 | Mma::S8S8) { Elem::I32 } else { Elem::F32 }
 }
 
 /// Sums of products of four warps.

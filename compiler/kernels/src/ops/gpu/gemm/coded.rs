@@ -9,7 +9,7 @@ use super::{ALONE, COLUMNS, Form, PANELS, Shares, TILE_PANELS, TILE_TOKENS, Tile
 use crate::env::Env;
 use crate::formats::WeightFormat;
 use crate::formats::codes::BLOCK;
-use crate::formats::float_rows::{FloatRows, QUARTERS};
+use crate::formats::float_rows::{self, FloatRows, QUARTERS, TABLE_BYTES};
 use crate::formats::pairs::PairRows;
 use crate::kir::{BinOp, Cond, Elem, Hint, Mma, Ty, Val};
 use crate::ops::gpu::coded::raised;
@@ -237,8 +237,12 @@ impl Form for Coded {
         times_scales(env, (s, tile, ALONE), &self.rows, sums)
     }
 
-    fn has_table(&self) -> bool {
-        self.rows.has_levels()
+    fn table_bytes(&self) -> usize {
+        if self.rows.has_levels() { TABLE_BYTES } else { 0 }
+    }
+
+    fn store_table(&self, env: &mut Env, to: Val, from: Val) {
+        float_rows::store_table(env, to, from);
     }
 }
 

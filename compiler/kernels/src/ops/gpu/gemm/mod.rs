@@ -12,12 +12,12 @@ mod integers;
 mod result;
 mod rows;
 mod wide;
+mod wide_integers;
 
-use super::SHARED_BYTES;
 use super::fragments::thread_of;
 use crate::env::{Env, Place, RowElem, Scratch, WARP};
 use crate::formats::WeightFormat;
-use crate::formats::float_rows::{self, FloatRows, TABLE_BYTES};
+use crate::formats::float_rows::FloatRows;
 use crate::kir::{BinOp, Cond, Function, Ty, Val};
 use crate::layout::PANEL;
 use crate::ops::linear::{LinearKernel, Segment};
@@ -27,6 +27,7 @@ use copies::Pieces;
 use floats::Floats;
 use integers::Integers;
 use wide::Wide;
+use wide_integers::WideIntegers;
 
 /// Panels of a tile: 256 rows.
 const TILE_PANELS: usize = 16;
@@ -112,26 +113,34 @@ trait Form {
     /// What the products are, f32: for each pair of panels, each pair of rows and each column of tokens.
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val, sums: Vec<Val>) -> Vec<Val>;
 
-    /// Whether weights are looked up in a table in shared memory.
-    fn has_table(&self) -> bool {
-        false
+    /// Bytes of the table in shared memory that weights are looked up in.
+    fn table_bytes(&self) -> usize {
+        0
     }
+
+    /// Stores the table of weights at `from` in shared memory at `to`.
+    fn store_table(&self, _env: &mut Env, _to: Val, _from: Val) {}
 }
 
 /// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`. Where four warps' matrix
 /// units may work together (`wide`), they do so where they can.
-fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize), wide: bool) -> Option<Box<dyn Form>> {
+fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize), scratch: Scratch) -> Option<Box<dyn Form>> {
+    let wide = scratch.wgmma;
     let (format, k) = (s.product.format, s.product.k);
-    let together = wide && elem == RowElem::Bf16;
     let form: Box<dyn Form> = match (format, elem) {
-        _ if together && let Some(form) = Wide::new(format, k, x_stride) => Box::new(form),
+        (_, RowElem::Bf16) if wide && let Some(form) = Wide::new(format, k, x_stride) => Box::new(form),
+        (WeightFormat::Quant(scheme), RowElem::Bytes)
+            if wide && let Some(form) = WideIntegers::new(scheme, k, x_stride) =>
+        {
+            Box::new(form)
+        }
         (WeightFormat::Bf16, RowElem::Bf16) => Box::new(Floats { x_stride }),
         (format, RowElem::Bf16) if FloatRows::takes(format) => Box::new(Coded::new(format, k, x_stride)),
         (WeightFormat::Quant(scheme), RowElem::Bytes) => Box::new(Integers::new(scheme, k, s.product.coded, x_stride)?),
         _ => return None,
     };
     let fits = k.is_multiple_of(form.step())
-        && (wide || form.stages() * form.stage() + TABLE_BYTES <= SHARED_BYTES)
+        && form.stages() * form.stage() + form.table_bytes() <= scratch.shared
         && s.product.panels <= TILE_PANELS
         && TILE_PANELS.is_multiple_of(s.product.panels);
     fits.then_some(form)
@@ -146,9 +155,9 @@ fn rows_of(kernel: &LinearKernel) -> (RowElem, usize) {
 }
 
 /// Whether a kernel's products can be made this way.
-pub fn fits(kernel: &LinearKernel, threads: usize) -> bool {
+pub fn fits(kernel: &LinearKernel, scratch: Scratch) -> bool {
     let rows = rows_of(kernel);
-    threads == WARPS * WARP && kernel.segments.iter().all(|s| form_for(s, rows, false).is_some())
+    scratch.threads == WARPS * WARP && kernel.segments.iter().all(|s| form_for(s, rows, scratch).is_some())
 }
 
 /// A segment's products under construction.
@@ -174,19 +183,19 @@ struct Tile {
 pub fn build(kernel: &LinearKernel, name: &str, scratch: Scratch) -> Function {
     let mut env = Env::new(name, scratch);
     let rows = rows_of(kernel);
-    let of = |segment| Gemm { segment, form: form_for(segment, rows, scratch.wgmma).expect("tiles fit") };
+    let of = |segment| Gemm { segment, form: form_for(segment, rows, scratch).expect("tiles fit") };
     let gemms: Vec<Gemm> = kernel.segments.iter().map(of).collect();
     let stages = gemms.iter().map(|g| g.form.stages() * g.form.stage()).max().unwrap_or(0);
     let bytes = stages.max(RAW_TOKENS * RAW_ROW);
-    let with_table = gemms.iter().find(|g| g.form.has_table()).and_then(|g| g.segment.product.coded?.table);
-    let table_bytes = with_table.map_or(0, |_| TABLE_BYTES);
+    let table_bytes = gemms.iter().map(|g| g.form.table_bytes()).max().unwrap_or(0);
     assert!(bytes + table_bytes <= scratch.shared, "the tiles fit shared memory");
     let shared = env.b.shared(bytes + table_bytes);
     let table = env.b.ptr_add_const(shared, bytes);
-    if let Some(levels) = with_table {
+    if let Some(gemm) = gemms.iter().find(|g| g.form.table_bytes() > 0) {
         env.b.group_barrier();
-        let levels = env.ptr(Place::Weights(levels));
-        float_rows::store_table(&mut env, table, levels);
+        let from = gemm.segment.product.coded.and_then(|weights| weights.table).expect("the weights have a table");
+        let from = env.ptr(Place::Weights(from));
+        gemm.form.store_table(&mut env, table, from);
     }
     let n = env.count(kernel.count);
     let x = prologue::share_out(&mut env, kernel.prologue.as_ref(), &kernel.x, n);

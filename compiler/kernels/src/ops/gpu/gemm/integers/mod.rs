@@ -8,13 +8,14 @@ mod stage;
 
 use super::copies::Pieces;
 use super::rows::{ROWS, panel_of, panel_scales, thread_place};
-use super::{ALONE, COLUMNS, Form, PANELS, SHARED_BYTES, STAGES, Tile, thread_rows};
+use super::{ALONE, COLUMNS, Form, PANELS, STAGES, Tile, thread_rows};
 use crate::env::{Env, Place};
 use crate::formats::at::VectorAt;
 use crate::formats::codes::BLOCK;
 use crate::formats::pairs::{PairAt, PairRows};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{BinOp, Cast, Elem, Hint, Mma, Ty, Val};
+use crate::ops::gpu::SHARED_BYTES;
 use crate::ops::gpu::fragments::{of_pair, operand, thread_of};
 use crate::ops::linear::Segment;
 use crate::ops::product::CodedWeights;
@@ -276,7 +277,7 @@ impl Form for Integers {
 }
 
 /// Values of a thread's two columns in the order of its sums.
-fn of_columns(env: &mut Env, values: [Val; 2]) -> Val {
+pub(super) fn of_columns(env: &mut Env, values: [Val; 2]) -> Val {
     let first = env.b.splat(values[0], 4);
     let one = env.b.insert(first, 1, values[1]);
     env.b.insert(one, 3, values[1])
