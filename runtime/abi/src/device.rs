@@ -14,7 +14,7 @@ pub enum DeviceKind {
 }
 
 /// One image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceImage<B> {
     /// Which of the manifest's variants for GPUs it is of, counted from 0.
     pub step: u32,

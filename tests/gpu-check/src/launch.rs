@@ -1,8 +1,8 @@
 //! Kernels by themselves on a GPU.
 
 use crate::kernels::{Found, KernelCheck, Try};
-use llmc_abi::device::{self, DeviceKind};
-use llmc_rt::cuda::{Buffer, Gpu, Image, ImageKind, Kernel};
+use llmc_abi::device;
+use llmc_rt::cuda::{Buffer, Gpu, Kernel};
 use llmc_rt::error::{Error, Result};
 
 /// Bytes behind a buffer that a load may reach.
@@ -29,15 +29,7 @@ pub fn check(check: &KernelCheck, gpu: &Gpu) -> Result<Found> {
 fn load(check: &KernelCheck, gpu: &Gpu) -> Result<(Kernel, usize)> {
     let damaged = || Error::input(format!("{}: its code is damaged; make the bundle again", check.name));
     let images = device::read(&check.code).ok_or_else(damaged)?;
-    let kind = |kind| if kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin };
-    let candidates: Vec<Image<'_>> = images
-        .iter()
-        .map(|i| Image { kind: kind(i.kind), arch: i.arch, specific: i.specific, bytes: i.bytes })
-        .collect();
-    let module = gpu.load(&candidates)?;
-    let (kernel, shared) = (module.function(&check.kernel)?, images[module.image()].shared_bytes);
-    kernel.allow_shared(shared)?;
-    Ok((kernel, shared))
+    gpu.load_kernel(&images, &check.kernel, check.threads)
 }
 
 /// What each buffer of which something is expected holds afterwards.

@@ -8,6 +8,7 @@ use super::gpu::{Context, Gpu};
 use super::image::{Image, ImageKind, candidates};
 use super::kernel::Kernel;
 use crate::error::{Error, Kind, Result};
+use llmc_abi::device::{DeviceImage, DeviceKind};
 
 /// `CUjit_option`.
 const INFO_LOG: i32 = 3;
@@ -55,6 +56,30 @@ impl Gpu {
             }
         }
         Err(Error::failed(format!("{}; install a newer NVIDIA driver, or give --device cpu", refused.join("; "))))
+    }
+
+    /// Loads the kernel of this name from the image that suits the device best, for blocks of `threads` threads; gives the
+    /// shared memory of a block too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::load`]; exit code 5 too where a block does not fit the device.
+    pub fn load_kernel(&self, images: &[DeviceImage<&[u8]>], name: &str, threads: usize) -> Result<(Kernel, usize)> {
+        let kind = |kind| if kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin };
+        let candidates: Vec<Image<'_>> = images
+            .iter()
+            .map(|i| Image { kind: kind(i.kind), arch: i.arch, specific: i.specific, bytes: i.bytes })
+            .collect();
+        let module = self.load(&candidates)?;
+        let (kernel, shared) = (module.function(name)?, images[module.image()].shared_bytes);
+        kernel.allow_shared(shared)?;
+        if kernel.blocks_per_multiprocessor(threads as u32, shared as u32)? == 0 {
+            return Err(Error::device(format!(
+                "a block of {threads} threads with {shared} bytes of shared memory does not fit {}",
+                self.info().name
+            )));
+        }
+        Ok((kernel, shared))
     }
 
     fn load_image(&self, image: &Image<'_>) -> Result<Loaded> {

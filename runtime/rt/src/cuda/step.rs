@@ -1,10 +1,10 @@
 //! A model's step on a GPU: one cooperative kernel, a block on every multiprocessor.
 
 use super::inputs::{ALIGN, Inputs, Places, Slot};
-use super::{Buffer, Gpu, Image, ImageKind, Kernel, Pinned};
+use super::{Buffer, Gpu, Kernel, Pinned};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use llmc_abi::device::{self, DeviceImage, DeviceKind};
+use llmc_abi::device::{self, DeviceImage};
 use llmc_abi::manifest::GroupInfo;
 use llmc_abi::step::Sampling;
 
@@ -167,23 +167,8 @@ impl GpuStep {
 
 /// Loads the kernel of step `step` from the images that are of it; gives the shared memory of its blocks too.
 fn kernel(gpu: &Gpu, images: &[DeviceImage<&[u8]>], step: u32, group: &GroupInfo) -> Result<(Kernel, usize)> {
-    let images: Vec<_> = images.iter().filter(|i| i.step == step).collect();
-    let kind = |kind| if kind == DeviceKind::Ptx { ImageKind::Ptx } else { ImageKind::Cubin };
-    let candidates: Vec<Image<'_>> = images
-        .iter()
-        .map(|i| Image { kind: kind(i.kind), arch: i.arch, specific: i.specific, bytes: i.bytes })
-        .collect();
-    let module = gpu.load(&candidates)?;
-    let (kernel, shared) = (module.function(&group.kernel)?, images[module.image()].shared_bytes);
-    kernel.allow_shared(shared)?;
-    if kernel.blocks_per_multiprocessor(group.threads as u32, shared as u32)? == 0 {
-        return Err(Error::device(format!(
-            "a block of {} threads with {shared} bytes of shared memory does not fit {}",
-            group.threads,
-            gpu.info().name
-        )));
-    }
-    Ok((kernel, shared))
+    let images: Vec<_> = images.iter().filter(|i| i.step == step).copied().collect();
+    gpu.load_kernel(&images, &group.kernel, group.threads)
 }
 
 pub(super) fn unreserved() -> Error {

@@ -12,7 +12,6 @@ mod integers;
 mod result;
 mod rows;
 mod wide;
-mod wide_integers;
 
 use super::fragments::thread_of;
 use crate::env::{Env, Place, RowElem, Scratch, WARP};
@@ -26,18 +25,19 @@ use coded::Coded;
 use copies::Pieces;
 use floats::Floats;
 use integers::Integers;
-use wide::Wide;
-use wide_integers::WideIntegers;
+use wide::{WideFloats, WideIntegers};
 
 /// Panels of a tile: 256 rows.
 const TILE_PANELS: usize = 16;
 /// Tokens of a tile.
 const TILE_TOKENS: usize = 128;
-/// Steps in shared memory.
+/// Steps in shared memory: powers of two. Where four warps multiply together there is more of it.
 const STAGES: usize = 2;
-/// Warps of a group, and how they share out a tile where each multiplies for itself.
+const WIDE_STAGES: usize = 4;
+/// Warps of a group, and how they share out a tile where each multiplies for itself, and where four do together.
 const WARPS: usize = 8;
 const ALONE: Shares = Shares { panels: 2, tokens: 4 };
+const TOGETHER: Shares = Shares { panels: WARPS, tokens: 1 };
 /// Panels and columns of eight tokens of a warp there.
 const PANELS: usize = ALONE.panels();
 const COLUMNS: usize = ALONE.columns();
@@ -86,19 +86,19 @@ trait Form {
     /// The copies of a thread for one step of a segment's tile; `x` is the first row.
     fn copies(&self, env: &mut Env, s: &Segment, tile: Tile, x: Val) -> Vec<Pieces>;
 
+    /// Whether the matrix units of four warps work together, and read what was copied themselves.
+    fn is_wide(&self) -> bool {
+        false
+    }
+
     /// How the warps share out a tile.
     fn shares(&self) -> Shares {
-        ALONE
+        if self.is_wide() { TOGETHER } else { ALONE }
     }
 
-    /// Steps in shared memory: a power of two.
+    /// Steps in shared memory.
     fn stages(&self) -> usize {
-        STAGES
-    }
-
-    /// Whether what was copied is read by the matrix units themselves.
-    fn is_fenced(&self) -> bool {
-        false
+        if self.is_wide() { WIDE_STAGES } else { STAGES }
     }
 
     /// What a warp's sums begin with.
@@ -122,13 +122,13 @@ trait Form {
     fn store_table(&self, _env: &mut Env, _to: Val, _from: Val) {}
 }
 
-/// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`. Where four warps' matrix
-/// units may work together (`wide`), they do so where they can.
+/// The form of a segment's products, if they can be made by tiles: of rows that hold `elem`. Where the matrix units of four
+/// warps may work together, they do so if they can.
 fn form_for(s: &Segment, (elem, x_stride): (RowElem, usize), scratch: Scratch) -> Option<Box<dyn Form>> {
     let wide = scratch.wgmma;
     let (format, k) = (s.product.format, s.product.k);
     let form: Box<dyn Form> = match (format, elem) {
-        (_, RowElem::Bf16) if wide && let Some(form) = Wide::new(format, k, x_stride) => Box::new(form),
+        (_, RowElem::Bf16) if wide && let Some(form) = WideFloats::new(format, k, x_stride) => Box::new(form),
         (WeightFormat::Quant(scheme), RowElem::Bytes)
             if wide && let Some(form) = WideIntegers::new(scheme, k, x_stride) =>
         {
@@ -242,7 +242,7 @@ impl Gemm<'_> {
         let reads = form.reads(env, self.segment, tile);
         let sums = env.for_carried((lo, hi, one), &zeros, |env, step, sums| {
             env.b.async_wait(stages as u32 - 2);
-            if form.is_fenced() {
+            if form.is_wide() {
                 env.b.shared_fence();
             }
             env.b.group_barrier();

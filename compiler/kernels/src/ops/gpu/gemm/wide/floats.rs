@@ -1,13 +1,13 @@
-//! Tiles whose tokens the matrix units of four warps read in shared memory: a warp takes its rows of two panels to
-//! registers, as words of bf16, and multiplies them with all tokens.
+//! Weights that become words of bf16 in registers.
 //!
-//! A product takes 16 elements of k of a token's line as they stand there. Those come in the order of
-//! [`crate::group::pair_place`]: thread t of a row, whose words meet words t and t + 4 of a product, so has words 4t and
-//! the three after it of each 32 elements of k of the weights, two of them in each product.
+//! Elements of k of a token come in the order of [`crate::group::pair_place`]: thread t of a row, whose words meet words t
+//! and t + 4 of a product, so has words 4t and the three after it of each 32 elements of k of the weights, two of them in
+//! each product.
 
-use super::coded::times_scales;
-use super::copies::{COPY, Lines, PanelPart, Pieces};
-use super::{Form, Shares, TILE_PANELS, TILE_TOKENS, Tile, WARPS, thread_rows};
+use super::super::coded::times_scales;
+use super::super::copies::{COPY, Lines, PanelPart, Pieces};
+use super::super::{Form, TILE_PANELS, TILE_TOKENS, TOGETHER, Tile, thread_rows};
+use super::{LANES, LINE, columns_of, token_place};
 use crate::env::Env;
 use crate::formats::WeightFormat;
 use crate::formats::float_rows::FloatRows;
@@ -17,33 +17,34 @@ use crate::layout::PANEL;
 use crate::ops::gpu::fragments::{operand, thread_of};
 use crate::ops::linear::Segment;
 
-/// Elements of k of a step: a line of 128 bytes of a token.
-const STEP: usize = 64;
+/// Elements of k of a step.
+const STEP: usize = LINE / 2;
 /// Elements of k of a product, and products of 32 elements.
 const PRODUCT: usize = 16;
 const HALVES: usize = 2;
-const TOKEN_STEP: usize = STEP * 2;
-/// Steps in shared memory.
-const STAGES: usize = 4;
-pub(super) const SHARES: Shares = Shares { panels: WARPS, tokens: 1 };
 /// Pieces whose places are exchanged among them.
 const EXCHANGED: usize = 8;
 
 const WORDS: Ty = Ty::vector(Elem::I32, 4);
 
 /// Products of weights that become bf16, with one scale for a row or none.
-pub(super) struct Wide {
+pub(in super::super) struct WideFloats {
     rows: FloatRows,
     /// Bytes from one row of x to the next.
     x_stride: usize,
 }
 
-impl Wide {
+impl WideFloats {
     /// If weights of this format are taken this way.
-    pub(super) fn new(format: WeightFormat, k: usize, x_stride: usize) -> Option<Wide> {
+    pub(in super::super) fn new(format: WeightFormat, k: usize, x_stride: usize) -> Option<WideFloats> {
         let rows = FloatRows { format, k, count: 4 };
         let takes = format == WeightFormat::Bf16 || FloatRows::takes(format) && rows.group_blocks().is_none();
-        takes.then_some(Wide { rows, x_stride })
+        takes.then_some(WideFloats { rows, x_stride })
+    }
+
+    /// Where in a panel elements begin.
+    fn first(&self) -> usize {
+        if self.rows.format == WeightFormat::Bf16 { 0 } else { self.rows.first() }
     }
 
     /// Bytes of an element of a row.
@@ -125,24 +126,16 @@ impl Wide {
     }
 }
 
-impl Form for Wide {
+impl Form for WideFloats {
     fn step(&self) -> usize {
         STEP
     }
 
     fn stage(&self) -> usize {
-        self.all_panels() + TILE_TOKENS * TOKEN_STEP
+        self.all_panels() + TILE_TOKENS * LINE
     }
 
-    fn shares(&self) -> Shares {
-        SHARES
-    }
-
-    fn stages(&self) -> usize {
-        STAGES
-    }
-
-    fn is_fenced(&self) -> bool {
+    fn is_wide(&self) -> bool {
         true
     }
 
@@ -151,20 +144,20 @@ impl Form for Wide {
         let part = PanelPart { offset: self.first(), step, to: (0, step) };
         let place = |env: &mut Env, panel: Val, piece: Val| self.place(env, panel, piece);
         let weights = Lines::of_panels(env, (s, tile), part, (&place, 2));
-        let to = (TOKEN_STEP, self.all_panels());
+        let to = (LINE, self.all_panels());
         let rows = Lines::of_tokens(tile, (x, self.x_stride), to, (&token_place, 8));
         vec![weights.pieces(env), rows.pieces(env)]
     }
 
     /// A pair of rows and all columns in each.
     fn zeros(&self, env: &mut Env) -> Vec<Val> {
-        vec![env.b.float(Ty::vector(Elem::F32, 4 * SHARES.columns() as u16), 0.0); 2]
+        vec![env.b.float(Ty::vector(Elem::F32, LANES), 0.0); 2]
     }
 
     /// Where the thread's rows of each of its pieces are that are exchanged.
     fn reads(&self, env: &mut Env, _s: &Segment, _tile: Tile) -> Vec<Val> {
-        let ((own, _), (_, t), (odd, quad)) = (SHARES.place(env), thread_of(env), thread_rows(env));
-        let panels = env.b.mul_const(own, SHARES.panels() as i64);
+        let ((own, _), (_, t), (odd, quad)) = (TOGETHER.place(env), thread_of(env), thread_rows(env));
+        let panels = env.b.mul_const(own, TOGETHER.panels() as i64);
         let panel = env.b.add(panels, odd);
         let line = env.b.mul_const(panel, self.panel_step() as i64);
         let quarter = env.b.mul_const(t, self.quarter() as i64);
@@ -208,27 +201,6 @@ impl Form for Wide {
 
     fn finish(&self, env: &mut Env, s: &Segment, tile: Tile, _x: Val, sums: Vec<Val>) -> Vec<Val> {
         let sums = columns_of(env, &sums);
-        times_scales(env, (s, tile, SHARES), &self.rows, sums)
+        times_scales(env, (s, tile, TOGETHER), &self.rows, sums)
     }
-}
-
-impl Wide {
-    /// Where in a panel elements begin.
-    fn first(&self) -> usize {
-        if self.rows.format == WeightFormat::Bf16 { 0 } else { self.rows.first() }
-    }
-}
-
-/// Sums of pairs of rows as those of each column of eight tokens.
-pub(super) fn columns_of(env: &mut Env, sums: &[Val]) -> Vec<Val> {
-    let lanes = |column: u16| (4 * column..4 * column + 4).collect::<Vec<u16>>();
-    let columns = |sum: &Val| (0..SHARES.columns() as u16).map(|c| (*sum, c)).collect::<Vec<_>>();
-    sums.iter().flat_map(columns).map(|(sum, c)| env.b.shuffle(sum, sum, lanes(c))).collect()
-}
-
-/// The place of a piece of a token's line where matrix units look for it.
-pub(super) fn token_place(env: &mut Env, token: Val, piece: Val) -> Val {
-    let seven = env.b.index(7);
-    let within = env.b.and(token, seven);
-    env.b.bin(BinOp::Xor, piece, within)
 }
