@@ -348,18 +348,20 @@ fn products_of_four_warps_wait_for_their_columns() {
     refused(&all(&[fill, meet, begin, more, wait]), (1, 32), "without a fence and a barrier");
     refused(&all(&[fill, meet, fence, begin, more, wait]), (1, 32), "without a fence and a barrier");
     refused(&all(&[fence, fill, meet, begin, more, wait]), (1, 32), "without a fence and a barrier");
-    refused(&all(&[fill, fence, meet, begin]), (1, 32), "returns with products under way");
-    refused(&all(&[fill, fence, meet, begin, more, "%31 = wgmma_wait f32x32 %29, []"]), (1, 32), "were taken by");
+    refused(&all(&[fill, fence, meet, begin, more, "%31 = wgmma_wait f32x32 %29, [%23]"]), (1, 32), "were taken by");
+    let once = "%30 = wgmma.bf16 f32x32 %28, %23, %18\n %31 = wgmma_wait f32x32 %30, [%23]";
+    refused(&all(&[fill, fence, meet, begin, once]), (1, 32), "returns with products under way");
     let other = "if %9 { store %15, %18, align 4 }";
     refused(&all(&[fill, fence, meet, begin, more, other, wait]), (1, 32), "without a fence and a barrier");
     refused(&all(&[fill, fence, meet, begin, more, other, fence, meet, wait]), (1, 32), "was written before the wait");
     let apart = "%28 = mul i64 %8, %22\n %29 = ptr_add ptr %18, %28\n %30 = float f32x32 1.0
- %31 = wgmma.bf16 f32x32 %30, %23, %29";
+ %31 = wgmma.bf16 f32x32 %30, %23, %29\n %32 = wgmma_wait f32x32 %31, [%23]";
     refused(&all(&[fill, fence, meet, apart]), (1, 32), "different columns");
-    let misplaced = "%28 = ptr_add ptr %18, %22\n %29 = float f32x32 1.0\n %30 = wgmma.bf16 f32x32 %29, %23, %28";
+    let misplaced = "%28 = ptr_add ptr %18, %22\n %29 = float f32x32 1.0\n %30 = wgmma.bf16 f32x32 %29, %23, %28
+ %31 = wgmma_wait f32x32 %30, [%23]";
     refused(&all(&[fill, fence, meet, misplaced]), (1, 32), "at a multiple of 32");
     // As a number the result is none before the wait.
-    let early = "%31 = extract f32 %30[0]\n store %31, %7, align 4\n %32 = wgmma_wait f32x32 %30, []";
+    let early = "%31 = extract f32 %30[0]\n store %31, %7, align 4\n %32 = wgmma_wait f32x32 %30, [%23]";
     for order in ORDERS {
         let out = outcome(&all(&[fill, fence, meet, begin, more, early]), (1, 32), order).expect("it runs");
         assert!(out[1][..128].chunks(4).all(|b| f32::from_le_bytes(b.try_into().expect("four bytes")).is_nan()));

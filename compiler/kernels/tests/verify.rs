@@ -24,6 +24,16 @@ fn wrong_bodies_are_refused() {
         ("%9 = add i32x4 %3, %3", "expected i32x4, i32x4"),
         ("%9 = add i1 %8, %8", "expected an integer or a float"),
         ("arrive", "no await after it in its region"),
+        (
+            "%9 = float f32x32 0.0\n %10 = int i32x4 0\n %11 = wgmma.bf16 f32x32 %9, %10, %0",
+            "no wgmma_wait after it in its region",
+        ),
+        (
+            "%9 = float f32x32 0.0\n %10 = int i32x4 0\n %11 = wgmma.bf16 f32x32 %9, %10, %0
+             %12 = wgmma_wait f32x32 %11, []",
+            "%10 is a factor of a product before it, and not kept",
+        ),
+        ("%9 = float f32x16 0.0\n %10 = wgmma_wait f32x16 %9, []", "found f32x16, expected 32 or 64 lanes"),
         ("await 0", "no arrive before it in its region"),
         ("arrive\n if %8 { await 0 }", "no arrive before it in its region"),
         ("arrive\n if %8 { store %3, %0, align 4 }\n await 0", "stores or meets others"),

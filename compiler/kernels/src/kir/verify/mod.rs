@@ -10,6 +10,7 @@
 //!   table is in `types.rs`. Truth values are neither loaded nor stored nor reinterpreted.
 //! - Alignments are powers of two; stack memory is made in no region but the function's.
 //! - Between an `arrive` and its `await`, which is in the same region, nothing is stored.
+//! - A `wgmma_wait` follows each `wgmma` in the same region, and keeps the factors of all since the last one.
 //!
 //! Not checked, as it depends on values: that all workers reach the same barriers, and threads of a
 //! worker or a warp what they do together; that shifts, divisors and conversions stay in range; that
@@ -17,6 +18,7 @@
 //! no barrier between. The interpreter checks these on the paths it runs.
 
 mod arrive;
+mod products;
 mod types;
 
 use super::func::{Function, Program, Region, Val};
@@ -174,6 +176,7 @@ impl Checker<'_> {
             self.inst(inst, top);
         }
         self.meetings(region);
+        self.products(region);
         self.use_all(None, &region.yields);
     }
 
