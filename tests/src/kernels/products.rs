@@ -15,8 +15,8 @@ use llmc_kernels::ops::prologue::Prologue;
 use llmc_kernels::schedule::Schedule;
 use llmc_kernels::{Target, WeightFormat};
 
-/// Elements of k: whole steps and groups of every format.
-const K: usize = 256;
+/// Elements of k: whole steps and groups of every format, and more steps than are in shared memory at a time.
+const K: usize = 640;
 const EPS: f32 = 1e-5;
 /// A level of NF4 is stored as two bf16, off by at most this much of it; other weights are exact.
 const LEVELS: f64 = 1.0 / 65536.0;

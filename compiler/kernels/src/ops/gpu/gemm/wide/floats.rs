@@ -10,6 +10,7 @@ use super::super::{Form, TILE_PANELS, TILE_TOKENS, TOGETHER, Tile, thread_rows};
 use super::{LANES, LINE, columns_of, token_place};
 use crate::env::Env;
 use crate::formats::WeightFormat;
+use crate::formats::codes::BLOCK;
 use crate::formats::float_rows::FloatRows;
 use crate::formats::pairs::PairAt;
 use crate::kir::{BinOp, Elem, Hint, Mma, Ty, Val};
@@ -49,7 +50,7 @@ impl WideFloats {
 
     /// Bytes of an element of a row.
     fn elem(&self) -> usize {
-        if self.rows.format == WeightFormat::Bf16 { 2 } else { self.rows.block_bytes() / (PANEL * 32) }
+        if self.rows.format == WeightFormat::Bf16 { 2 } else { self.rows.block_bytes() / (PANEL * BLOCK) }
     }
 
     /// Bytes of a step of a panel, of all panels, and of what a thread has of 32 elements of k in all rows.
@@ -86,14 +87,14 @@ impl WideFloats {
         env.b.bin(BinOp::Xor, piece, flip)
     }
 
-    /// Offset in a quarter of word `word` of this thread's rows, from the beginning of its exchanged pieces: piece, and
-    /// bytes behind it that are the same for all threads.
+    /// Where index `index` of a quarter is: its first piece among those that are exchanged, and bytes of all such before
+    /// them.
     fn piece_of(&self, index: usize) -> (usize, usize) {
         let pieces = self.per_index();
         (index * pieces % EXCHANGED, index * pieces / EXCHANGED * EXCHANGED * COPY)
     }
 
-    /// Pieces of an index: a word of bf16, or an element of k.
+    /// Pieces of an index, which is a word of bf16 or an element of k.
     fn per_index(&self) -> usize {
         if self.rows.format == WeightFormat::Bf16 { 4 } else { PANEL * self.elem() / COPY }
     }
