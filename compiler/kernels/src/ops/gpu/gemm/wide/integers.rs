@@ -95,15 +95,17 @@ impl WideIntegers {
         sums.into_iter().map(|sum| env.b.wgmma_wait(sum, kept.clone())).collect()
     }
 
-    /// Adds a group's products times its scales.
+    /// Adds a group's products times its scales. Weights are taken anew for each pair of rows: they would take registers
+    /// for the sums of the other one.
     fn scaled(&self, env: &mut Env, at: &At, sums: &[Val]) -> Vec<Val> {
         let bias = self.weights.bias(env, at);
-        let weights: Vec<_> = (0..self.weights.size()).map(|block| self.weights.bytes(env, at, block, bias)).collect();
         let scales = self.weights.scales(env, at);
         let of_rows = |env: &mut Env, rows: u16, sum: Val| {
-            let (zero, mut kept) = (env.b.int(INTS, 0), Vec::new());
-            let blocks = weights.iter().enumerate();
-            let dots = blocks.fold(zero, |dots, (b, w)| Self::add(env, at, (b, *w), (rows, dots), &mut kept));
+            let (mut dots, mut kept) = (env.b.int(INTS, 0), Vec::new());
+            for block in 0..self.weights.size() {
+                let weights = self.weights.bytes(env, at, block, bias);
+                dots = Self::add(env, at, (block, weights), (rows, dots), &mut kept);
+            }
             let dots = env.b.wgmma_wait(dots, kept);
             let exact = env.b.cast(Cast::IntToFloat, dots, FLOATS);
             let own = of_pair(env, scales, rows);
