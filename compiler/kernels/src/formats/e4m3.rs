@@ -23,7 +23,7 @@ pub fn emit_decode(b: &mut Builder, codes: Val) -> Val {
 }
 
 /// The same as binary16 (i16).
-pub fn emit_halves(b: &mut Builder, codes: Val) -> Val {
+fn emit_halves(b: &mut Builder, codes: Val) -> Val {
     let halves = b.ty(codes).with_elem(Elem::I16);
     let wide = b.cast(Cast::SExt, codes, halves);
     let (seven, keep) = (b.int(halves, 7), b.int(halves, 0xBFFF_u16 as i16 as i64));
