@@ -94,6 +94,12 @@ impl QuantLayout {
         self.scheme.group().map_or(self.blocks(), |g| g / BLOCK)
     }
 
+    /// Blocks whose products are summed before a scale meets the sum: those of a group, or any one where only rows have
+    /// scales.
+    pub fn scaled_blocks(&self) -> usize {
+        if self.is_row_scaled() { 1 } else { self.group_blocks() }
+    }
+
     /// Groups in a row; the last may be shorter.
     pub fn groups(&self) -> usize {
         self.blocks().div_ceil(self.group_blocks().max(1))

@@ -129,7 +129,7 @@ impl<'a> IntProduct<'a> {
     /// that come next.
     pub(super) fn gemv_panels(&self, env: &mut Env, Tile { tokens, panels: streams }: Tile, at: At) {
         let panels = self.panels(env, at.w, streams);
-        let (layout, group) = (self.layout(), self.layout().group_blocks());
+        let (layout, group) = (self.layout(), self.layout().scaled_blocks());
         let last = (layout.blocks() - self.blocks_ahead()) / group * group;
         let to_next = (streams * layout.panel_bytes()) as i64;
         let (within, next) = (self.behind(0, self.blocks_ahead() as i64), self.behind(to_next, -(last as i64)));

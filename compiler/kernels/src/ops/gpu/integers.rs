@@ -54,7 +54,7 @@ impl Integers {
         (warps, single): (usize, bool),
     ) -> Integers {
         let table = weights.and_then(|w| w.table);
-        let size = if layout.is_row_scaled() { 1 } else { layout.group_blocks() };
+        let size = layout.scaled_blocks();
         let group_bytes = size * layout.block_bytes() * panels / WARP;
         let wide = single && (!layout.is_row_scaled() || table.is_some());
         let bytes = if wide { 2 * ROUND } else { ROUND };

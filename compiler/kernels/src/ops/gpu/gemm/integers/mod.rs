@@ -58,7 +58,7 @@ impl Integers {
 
     /// Blocks of a group; what has one scale for the row has groups of one.
     fn size(&self) -> usize {
-        if self.layout.is_row_scaled() { 1 } else { self.layout.group_blocks() }
+        self.layout.scaled_blocks()
     }
 
     /// Groups of a step.
