@@ -9,6 +9,7 @@ pub mod kernels;
 pub mod kirgen;
 pub mod reference;
 pub mod step;
+pub mod waits;
 pub mod weights;
 
 use llmc_ir::Scheme;

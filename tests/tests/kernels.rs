@@ -1,8 +1,12 @@
 //! Kernels for GPUs by themselves: in the interpreter, against what they should compute in f64, and as machine code.
 
 use gpu_check::kernels::Found;
+use llmc_codegen_cranelift::CraneliftBackend;
 use llmc_kernels::kir::interp::Order;
-use llmc_tests::kernels::{cases, targets};
+use llmc_kernels::{Backend, Target};
+use llmc_tests::amx;
+use llmc_tests::kernels::{cases, rows, targets};
+use llmc_tests::waits::{sites, without};
 
 /// What every kernel writes is near what it should be: with numbers of three seeds, by several workers in several orders.
 #[test]
@@ -27,6 +31,46 @@ fn kernels_are_near_what_they_mean() {
         }
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Routing is written once for all targets: on a processor the interpreter's numbers are near too, and those of machine
+/// code are the interpreter's.
+#[test]
+fn experts_are_chosen_on_processors_too() {
+    let backends: [Box<dyn Backend>; _] = [
+        #[cfg(feature = "llvm")]
+        Box::new(llmc_codegen_llvm::LlvmBackend),
+        Box::new(CraneliftBackend),
+    ];
+    let available = amx::native();
+    let levels = Target::names().filter(|n| n.starts_with("x86-64")).filter_map(Target::from_name);
+    for target in levels.filter(|t| t.features & !available == 0 && t.has_fma()) {
+        for case in rows::routes(1) {
+            let meant = case.interpret(&target, 3, Order::Forward).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            let mut found = Found::new(&case.name);
+            case.input().expected.iter().zip(&meant).for_each(|(expected, buffer)| found.compare(1, expected, buffer));
+            assert!(found.holds(), "{}: {found:?}", target.name);
+            for backend in &backends {
+                // SAFETY: the target has what this processor has, and the interpreter has run the kernel.
+                let run = unsafe { case.run(&**backend, &target, 3) }.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+                let same = run.iter().zip(&meant).all(|(run, meant)| run[..meant.len()] == meant[..]);
+                assert!(same, "{}, {}, {}: other bits than the interpreter's", case.name, backend.name(), target.name);
+            }
+        }
+    }
+}
+
+/// Threads that choose experts wait for each other: where a row's scores are read in other pieces than they are written,
+/// no barrier but that behind the row's last elements may be missing.
+#[test]
+fn experts_need_their_barriers() {
+    let [target, _] = targets();
+    let cases = rows::routes(1);
+    let case = cases.iter().find(|c| c.name == "8 of 256 experts").expect("one of the cases");
+    let program = case.program(&target);
+    let waits = sites(&program).into_iter().filter(|s| s.kernel == "kernel");
+    let spare = waits.filter(|s| case.interpret_as(&without(&program, s), &target, (2, Order::Reverse)).is_ok());
+    assert_eq!(spare.map(|s| s.number).collect::<Vec<_>>(), [2]);
 }
 
 #[cfg(feature = "llvm")]

@@ -9,16 +9,16 @@ mod attention;
 mod choice;
 mod memory;
 mod products;
-mod rows;
+pub mod rows;
 
 use gpu_check::kernels::{Expected, Try};
 use llmc_abi::step::{SYNC_PHASES, kernel_symbol};
-use llmc_kernels::Target;
 use llmc_kernels::env::Scratch;
 use llmc_kernels::kir::interp::{Addr, Compiled, Machine, Order};
 use llmc_kernels::kir::{Function, Program, verify};
 use llmc_kernels::layout::ALIGN;
 use llmc_kernels::ops::step::{self, Action, Run};
+use llmc_kernels::{Backend, Target};
 use memory::Memory;
 
 /// Half a unit in the last place of binary32, twice that as matrix units cut off what they add.
@@ -154,17 +154,67 @@ impl Case {
     /// # Errors
     /// What the interpreter refuses.
     pub fn interpret(&self, target: &Target, workers: usize, order: Order) -> Result<Vec<Vec<u8>>, String> {
-        let program = self.program(target);
-        verify::verify(&program).map_err(|e| e.to_string())?;
+        self.interpret_as(&self.program(target), target, (workers, order))
+    }
+
+    /// The same with a program in place of the case's own.
+    ///
+    /// # Errors
+    /// What the interpreter refuses.
+    pub fn interpret_as(
+        &self,
+        program: &Program,
+        target: &Target,
+        (workers, order): (usize, Order),
+    ) -> Result<Vec<Vec<u8>>, String> {
+        verify::verify(program).map_err(|e| e.to_string())?;
         let (mut machine, input) = (Machine::new(), self.input());
         let addresses: Vec<(String, Addr)> =
             input.buffers.iter().map(|(name, bytes)| (name.clone(), machine.alloc(bytes.clone()))).collect();
         let of = |field: &str| addresses.iter().find(|(name, _)| name == field).map(|(_, addr)| *addr);
         let args = machine.alloc_readonly(input.arguments(|field| of(field).map(|addr| addr.0)));
-        let compiled = Compiled::new(&program);
+        let compiled = Compiled::new(program);
         machine.run_groups(&compiled, &self.step(), args, workers, target.threads, order).map_err(|e| e.to_string())?;
         let expected = self.expected.iter();
         Ok(expected.map(|e| machine.buffer(of(&e.buffer).expect("a buffer of the case")).clone()).collect())
+    }
+}
+
+impl Case {
+    /// Runs its machine code in this process, of a back end for a processor: what buffers hold of which something is
+    /// expected.
+    ///
+    /// # Errors
+    /// What the back end or the loader refuses.
+    ///
+    /// # Safety
+    /// This processor has what the target says, and the interpreter has run the kernel.
+    pub unsafe fn run(&self, backend: &dyn Backend, target: &Target, workers: usize) -> Result<Vec<Vec<u8>>, String> {
+        let objects = backend.compile(&self.program(target), target).map_err(|e| e.to_string())?;
+        let code = llmc_jit::load(&objects).map_err(|e| e.to_string())?;
+        let input = self.input();
+        let mut lines: Vec<(&str, Vec<Line>)> = input.buffers.iter().map(|(n, b)| (n.as_str(), Line::of(b))).collect();
+        let addresses: Vec<(&str, u64)> = lines.iter_mut().map(|(n, b)| (*n, b.as_mut_ptr() as u64)).collect();
+        let args = Line::of(&input.arguments(|field| addresses.iter().find(|(n, _)| *n == field).map(|(_, at)| *at)));
+        // SAFETY: the caller's promise.
+        unsafe { code.run(&self.step(), args.as_ptr().cast(), workers) }.map_err(|e| e.to_string())?;
+        let bytes = |name: &str| lines.iter().find(|(n, _)| *n == name).map(|(_, lines)| Line::bytes(lines));
+        Ok(self.expected.iter().map(|e| bytes(&e.buffer).expect("a buffer of the case")).collect())
+    }
+}
+
+/// Memory aligned as KIR's buffers are.
+#[repr(C, align(64))]
+#[derive(Clone)]
+struct Line([u8; ALIGN]);
+
+impl Line {
+    fn of(bytes: &[u8]) -> Vec<Line> {
+        bytes.chunks(ALIGN).map(|c| Line(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect()
+    }
+
+    fn bytes(lines: &[Line]) -> Vec<u8> {
+        lines.iter().flat_map(|l| l.0).collect()
     }
 }
 

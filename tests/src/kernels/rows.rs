@@ -14,6 +14,7 @@ use llmc_kernels::ops::gather::GatherKernel;
 use llmc_kernels::ops::norm::{ConvertKernel, Norm, NormKernel};
 use llmc_kernels::ops::pointwise::{Pointwise, PointwiseKernel};
 use llmc_kernels::ops::rope::{RopeKernel, RopeTableKernel, Rotation};
+use llmc_kernels::ops::route::RouteKernel;
 
 /// Elements of a row, and of a head.
 const WIDTH: usize = 256;
@@ -30,7 +31,15 @@ pub fn cases(seed: u64) -> Vec<Case> {
     all.extend([normed(seed, false), normed(seed, true), converted(seed), angles(seed), gathered(seed)]);
     all.extend([turned(seed, false), turned(seed, true)]);
     all.extend((0..POINTWISE.len()).map(|i| pointwise(seed, i)));
+    all.extend(routes(seed));
     all
+}
+
+/// Routing to experts, as families do it: the number of experts, those kept, sigmoid, normalized, scale.
+pub fn routes(seed: u64) -> Vec<Case> {
+    let ways =
+        [(8, 2, false, true, 1.0), (20, 4, true, false, 1.0), (60, 4, false, false, 1.0), (256, 8, true, true, 2.5)];
+    ways.into_iter().map(|way| routed(seed, way)).collect()
 }
 
 fn rows_of(memory: &mut Memory) -> Vec<Vec<f32>> {
@@ -167,6 +176,31 @@ fn turned(seed: u64, interleaved: bool) -> Case {
     let kernel = RopeKernel { x, y, heads: WIDTH / HEAD, rotation, table };
     let name = if interleaved { "turning neighbours" } else { "turning halves" };
     case(name.into(), memory, kernel, RopeKernel::build, (y, wanted))
+}
+
+fn routed(seed: u64, (experts, top, sigmoid, normalize, scale): (usize, usize, bool, bool, f32)) -> Case {
+    let mut memory = Memory::new(seed, FORM.tokens());
+    // Some logits are equal.
+    let mut row = || memory.numbers(experts).iter().map(|v| (v * 16.0).round() / 4.0).collect();
+    let logits: Vec<Vec<f32>> = (0..FORM.tokens()).map(|_| row()).collect();
+    let x = memory.given(&logits);
+    let y = memory.place(FORM.most(), experts, RowElem::F32);
+    let of_row = |row: &Vec<f32>| {
+        let mut order: Vec<usize> = (0..experts).collect();
+        order.sort_by(|a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
+        let score = |v: f32| if sigmoid { 1.0 / (1.0 + f64::from(-v).exp()) } else { f64::from(v).exp() };
+        let scores: Vec<f64> = row.iter().map(|v| score(*v)).collect();
+        let of = |experts: &[usize]| experts.iter().map(|i| scores[*i]).sum::<f64>();
+        let sum = if normalize { of(&order[..top]) } else { [of(&order), 1.0][usize::from(sigmoid)] };
+        let mut weights = vec![near(0.0, 0.0); experts];
+        for i in &order[..top] {
+            weights[*i] = near(scores[*i] / sum * f64::from(scale), (experts + 32) as f64);
+        }
+        weights
+    };
+    let wanted = logits.iter().map(of_row).collect();
+    let kernel = RouteKernel { count: Count::Tokens, x, y, top, sigmoid, normalize, scale };
+    case(format!("{top} of {experts} experts"), memory, kernel, RouteKernel::build, (y, wanted))
 }
 
 /// Names of pointwise functions.

@@ -172,6 +172,9 @@ ops! {
     RmsNorm "rms_norm" rms_norm { eps: Real }
     /// LayerNorm over the last dimension: `(x f32[..,d], scale [d], bias [d])`.
     LayerNorm "layer_norm" layer_norm { eps: Real }
+    /// The weights of a mixture's experts for each token: `(logits f32[..,E]) -> f32[..,E]`, the scores of the `top`
+    /// highest, zero for the others.
+    Route "route" route { top: usize, sigmoid: bool, normalize: bool, scale: Real }
     /// Angles of a rotary embedding: `(positions i32[T], inv_freq [r/2]) -> f32[T,r]`, cosines then
     /// sines of `position * inv_freq` (rounded to f32 first), times `scaling`. With a period, positions
     /// count within it.

@@ -19,5 +19,6 @@ pub mod pointwise;
 pub mod product;
 pub mod prologue;
 pub mod rope;
+pub mod route;
 pub mod step;
 mod tile_product;

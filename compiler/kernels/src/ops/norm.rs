@@ -31,7 +31,7 @@ const VECTOR: Ty = Ty::vector(Elem::F32, LANES);
 
 /// Sum over `f` of the row's vectors, and of its last elements one by one. `f` maps an element (a
 /// vector or a scalar) to the term that is added.
-fn sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val) -> Val {
+pub(super) fn sum(env: &mut Env, x: Val, n: usize, mut f: impl FnMut(&mut Env, Val) -> Val) -> Val {
     if env.group.threads > 1 {
         return warp_sum(env, x, n, f);
     }

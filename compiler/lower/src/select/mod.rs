@@ -21,6 +21,7 @@ use llmc_kernels::ops::linear::LinearKernel;
 use llmc_kernels::ops::norm::{ConvertKernel, NormKernel};
 use llmc_kernels::ops::pointwise::PointwiseKernel;
 use llmc_kernels::ops::rope::{RopeKernel, RopeTableKernel};
+use llmc_kernels::ops::route::RouteKernel;
 
 /// A kernel with all its constants.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub enum Selected {
     Pointwise(PointwiseKernel, &'static str),
     Rope(RopeKernel),
     RopeTable(RopeTableKernel),
+    Route(RouteKernel),
 }
 
 /// Bytes of scratch shared by the workers that a node's kernel needs.
@@ -70,6 +72,7 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
         | Op::Round { .. }
         | Op::Act { .. }
         | Op::Slice { .. } => pointwise::select(l, node),
+        Op::Route { .. } => pointwise::route(l, node),
         Op::Input { .. }
         | Op::Param { .. }
         | Op::Const { .. }
@@ -98,6 +101,7 @@ impl Selected {
             Selected::Convert(_) => "round",
             Selected::Rope(_) => "rope",
             Selected::RopeTable(_) => "rope_table",
+            Selected::Route(_) => "route",
         }
     }
 
@@ -157,6 +161,7 @@ impl Selected {
             Selected::Pointwise(k, _) => k.build(name, scratch),
             Selected::Rope(k) => k.build(name, scratch),
             Selected::RopeTable(k) => k.build(name, scratch),
+            Selected::Route(k) => k.build(name, scratch),
         }
     }
 }

@@ -12,6 +12,7 @@ use llmc_kernels::layout::PANEL;
 use llmc_kernels::ops::norm::{ConvertKernel, Norm, NormKernel};
 use llmc_kernels::ops::pointwise::{Pointwise, PointwiseKernel};
 use llmc_kernels::ops::rope::{RopeKernel, Rotation};
+use llmc_kernels::ops::route::RouteKernel;
 
 /// The kernel of such a node.
 ///
@@ -44,6 +45,20 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
     };
     let count = l.count(node, operands[0])?;
     Ok(Selected::Pointwise(PointwiseKernel { count, x, x_start, y, f }, op.name()))
+}
+
+/// The kernel of a mixture's routing.
+///
+/// # Errors
+/// If the node is something else.
+pub fn route(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
+    let Op::Route { top, sigmoid, normalize, scale } = *l.block.graph.op(node) else {
+        return Err(l.error(node, "routes nothing"));
+    };
+    let logits = l.block.graph.operands(node)[0];
+    let (x, y) = (l.rows(node, logits)?, l.rows(node, Value { node, slot: 0 })?);
+    let count = l.count(node, logits)?;
+    Ok(Selected::Route(RouteKernel { count, x, y, top, sigmoid, normalize, scale: scale.get() }))
 }
 
 /// Groups of elements (heads) in a row of a rank-3 activation; 1 for a rank-2 one.
