@@ -4,6 +4,7 @@ mod aarch64;
 mod barriers;
 mod by_use;
 mod cache;
+mod experts;
 mod fidelity;
 mod group_barriers;
 mod groups;
