@@ -191,8 +191,8 @@ fn keep(options: &Options) -> Result<Option<Keep>> {
         // Beside the page that is being filled.
         CtxPolicy::Score { positions } => Keep { sinks: 0, window: pages(positions).saturating_add(1), by_use: true },
     };
-    if options.resolve_targets()?.iter().any(Target::is_gpu) {
-        return Err(Error::Usage("--ctx-policy: GPUs have no kernels for window and score yet; use full".into()));
+    if keep.by_use && options.resolve_targets()?.iter().any(Target::is_gpu) {
+        return Err(Error::Usage("--ctx-policy score: GPUs do not count what is used; use window or full".into()));
     }
     Ok(Some(keep))
 }

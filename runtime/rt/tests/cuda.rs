@@ -37,6 +37,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("fallback", fallback),
     ("energy", energy),
     ("decode", gpu_steps::decode),
+    ("decode_without_end", gpu_steps::decode_without_end),
 ];
 
 #[test]
@@ -342,4 +343,9 @@ fn energy() -> Result<()> {
 fn the_next_step_begins_before_the_token_is_read() {
     succeeds("decode", &[]);
     succeeds("decode", &[("MOCK_CUDA_BY_NAME", "1")]);
+}
+
+#[test]
+fn pages_are_forgotten_before_the_next_step_begins() {
+    succeeds("decode_without_end", &[]);
 }

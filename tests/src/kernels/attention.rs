@@ -7,7 +7,7 @@ use llmc_kernels::Target;
 use llmc_kernels::WeightFormat;
 use llmc_kernels::env::{Count, Place, RowElem};
 use llmc_kernels::layout::{KvLayout, PAGE, PANEL};
-use llmc_kernels::ops::attention::AttentionKernel;
+use llmc_kernels::ops::attention::{AttentionKernel, Sinks};
 use llmc_kernels::ops::epilogue::{Epilogue, Sink, Step};
 use llmc_kernels::ops::gpu::attention::{Chunks, chunk_bytes};
 use llmc_kernels::ops::gpu::gemv::Gather;
@@ -36,13 +36,75 @@ pub fn cases(seed: u64) -> Vec<Case> {
     let mut all = Vec::new();
     for form in Form::ALL {
         for kind in [Kind::F32, Kind::F16, Kind::Int8, Kind::Fp8] {
-            all.push(attend(seed, form, kind, None));
+            all.push(attend(seed, form, kind, Sight::All));
             all.push(project(seed, form, kind, kind != Kind::F16));
         }
-        all.push(attend(seed, form, Kind::F16, Some(WINDOW)));
+        all.push(attend(seed, form, Kind::F16, Sight::Window));
+        all.push(attend(seed, form, Kind::F16, Sight::Pages));
         all.extend([Kind::F16, Kind::Int8, Kind::Fp8].map(|kind| append(seed, form, kind)));
     }
     all
+}
+
+/// What a token sees of its sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    All,
+    /// The last [`WINDOW`] positions.
+    Window,
+    /// The first page and its own.
+    Pages,
+}
+
+impl Sight {
+    /// What kernels are called by.
+    fn name(self) -> &'static str {
+        match self {
+            Sight::All => "",
+            Sight::Window => " window",
+            Sight::Pages => " pages",
+        }
+    }
+
+    /// The positions that a token sees, each with the number of pages by which its query is turned.
+    fn positions(self, position: usize) -> Vec<(usize, usize)> {
+        let own = position / PAGE;
+        match self {
+            Sight::All => (0..=position).map(|p| (p, 0)).collect(),
+            Sight::Window => ((position + 1).saturating_sub(WINDOW)..=position).map(|p| (p, 0)).collect(),
+            Sight::Pages => {
+                let first = (0..PAGE * own.min(1)).map(|p| (p, 1));
+                first.chain((own * PAGE..=position).map(|p| (p, 0))).collect()
+            }
+        }
+    }
+}
+
+/// A query as it meets a key: its elements, and what they may be made of.
+#[derive(Clone)]
+struct Query {
+    values: Vec<f64>,
+    sizes: Vec<f64>,
+}
+
+impl Query {
+    fn new(q: &[f32]) -> Query {
+        let values: Vec<f64> = q.iter().map(|v| f64::from(*v)).collect();
+        Query { sizes: values.iter().map(|v| v.abs()).collect(), values }
+    }
+
+    /// Turned by cosines and sines, halves together.
+    fn turned(&self, angles: &[f32]) -> Query {
+        let half = angles.len() / 2;
+        let mut turned = self.clone();
+        for i in 0..half {
+            let (a, b) = (self.values[i], self.values[i + half]);
+            let (cos, sin) = (f64::from(angles[i]), f64::from(angles[i + half]));
+            (turned.values[i], turned.values[i + half]) = (a * cos - b * sin, b * cos + a * sin);
+            (turned.sizes[i], turned.sizes[i + half]) = (a.abs() + b.abs(), a.abs() + b.abs());
+        }
+        turned
+    }
 }
 
 /// What a cache holds.
@@ -160,7 +222,7 @@ fn byte(is_e4m3: bool, v: f32) -> (u8, f64) {
     ((code.1 << 7 | code.0) as u8, half.into())
 }
 
-fn attend(seed: u64, form: Form, kind: Kind, window: Option<usize>) -> Case {
+fn attend(seed: u64, form: Form, kind: Kind, sight: Sight) -> Case {
     let cache = kind.cache();
     let mut memory = memory_of(seed, form, &cache);
     // Keys and values of every position: `[sequence][position][head]`.
@@ -188,14 +250,18 @@ fn attend(seed: u64, form: Form, kind: Kind, window: Option<usize>) -> Case {
     let target = Target::from_name("cuda").expect("GPUs are known");
     let schedule = Schedule { tiles: form == Form::Many, ..Schedule::new(&target, 64) };
     let scale = 1.0 / (HEAD as f32).sqrt();
+    // Angles for no page between, and for one.
+    let turns: Vec<f32> = [vec![1.0; HEAD / 2], vec![0.0; HEAD / 2], memory.numbers(HEAD)].concat();
+    let rotation = Rotation { rotary_dim: HEAD, interleaved: false };
+    let sinks = (sight == Sight::Pages).then(|| Sinks { first: 1, last: 1, turns: memory.vector(&turns), rotation });
     let kernel = AttentionKernel {
         cache,
         q,
         out,
         heads: HEADS,
         scale,
-        window,
-        sinks: None,
+        window: (sight == Sight::Window).then_some(WINDOW),
+        sinks,
         softcap: None,
         heads_in_flight: schedule.attention_heads,
         values_in_flight: schedule.attention_values,
@@ -204,21 +270,25 @@ fn attend(seed: u64, form: Form, kind: Kind, window: Option<usize>) -> Case {
         counts: None,
     };
     // Attention of many tokens by matrix products rounds queries and weights to binary16.
-    let rounding = if form == Form::Many && kind != Kind::F32 { F16 } else { 0.0 };
+    let by_matrices = form == Form::Many && kind != Kind::F32 && sinks.is_none();
+    let rounding = if by_matrices { F16 } else { 0.0 };
     let wanted: Vec<Vec<Near>> = (0..form.tokens())
         .map(|t| {
             let (seq, position) = (memory.seqs[t] as usize, memory.positions[t] as usize);
-            let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
-            let seen = &stored[seq][first..=position];
             let of_head = |h: usize| {
-                let q = &queries[t][h * HEAD..][..HEAD];
-                head(q, seen, h / (HEADS / KV_HEADS), (scale.into(), rounding))
+                let q = Query::new(&queries[t][h * HEAD..][..HEAD]);
+                let turned = [q.clone(), q.turned(&turns[HEAD..])];
+                let seen: Vec<Seen> = sight
+                    .positions(position)
+                    .into_iter()
+                    .map(|(p, pages)| Seen { query: &turned[pages], heads: &stored[seq][p] })
+                    .collect();
+                head(&seen, h / (HEADS / KV_HEADS), (scale.into(), rounding))
             };
             (0..HEADS).flat_map(of_head).collect()
         })
         .collect();
-    let seen = if window.is_some() { " window" } else { "" };
-    let name = format!("attention {kind:?}{seen}, {form:?}").to_lowercase();
+    let name = format!("attention {kind:?}{}, {form:?}", sight.name()).to_lowercase();
     Case {
         name,
         memory,
@@ -228,13 +298,20 @@ fn attend(seed: u64, form: Form, kind: Kind, window: Option<usize>) -> Case {
     }
 }
 
-/// Attention of one query to keys and values of one head.
-fn head(q: &[f32], seen: &[Vec<[Vec<f64>; 2]>], kv_head: usize, (scale, rounding): (f64, f64)) -> Vec<Near> {
+/// A position with the query that it meets: keys and values of each head.
+struct Seen<'a> {
+    query: &'a Query,
+    heads: &'a [[Vec<f64>; 2]],
+}
+
+/// Attention to keys and values of one head.
+fn head(seen: &[Seen<'_>], kv_head: usize, (scale, rounding): (f64, f64)) -> Vec<Near> {
     let mut scores = Vec::new();
     let mut off = 0.0f64;
-    for position in seen {
-        let terms = q.iter().zip(&position[kv_head][0]).map(|(q, k)| f64::from(*q) * k * scale);
-        let (score, size) = terms.fold((0.0, 0.0), |(v, s): (f64, f64), t| (v + t, s + t.abs()));
+    for Seen { query, heads } in seen {
+        let with = |q: &[f64]| -> Vec<f64> { q.iter().zip(&heads[kv_head][0]).map(|(q, k)| q * k * scale).collect() };
+        let score: f64 = with(&query.values).iter().sum();
+        let size: f64 = with(&query.sizes).iter().map(|t| t.abs()).sum();
         off = off.max(size * (rounding + (HEAD + 16) as f64 * UNIT));
         scores.push(score);
     }
@@ -246,7 +323,7 @@ fn head(q: &[f32], seen: &[Vec<[Vec<f64>; 2]>], kv_head: usize, (scale, rounding
     let moved = 1.1 * off + 2.0 * rounding + (2 * seen.len() + 64) as f64 * UNIT;
     (0..HEAD)
         .map(|e| {
-            let terms = weights.iter().zip(seen).map(|(w, position)| w / total * position[kv_head][1][e]);
+            let terms = weights.iter().zip(seen).map(|(w, seen)| w / total * seen.heads[kv_head][1][e]);
             let (value, size) = terms.fold((0.0, 0.0), |(v, s): (f64, f64), t| (v + t, s + t.abs()));
             // Each weight is off, and so is the sum that they are divided by.
             Near { value, bound: 2.0 * size * moved }

@@ -61,7 +61,7 @@ impl ParamSource for Numbers {
 
     fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [u8]) -> llmc_ir::Result<()> {
         let first = rows.start * if name == "norm" { 1 } else { WIDTH } + 1000 * name.len();
-        let number = |i: usize| ((i * 2_654_435_761 >> 7) % 2000) as f32 / 1000.0 - 1.0;
+        let number = |i: usize| (((i * 2_654_435_761) >> 7) % 2000) as f32 / 1000.0 - 1.0;
         out.chunks_exact_mut(4).enumerate().for_each(|(i, out)| out.copy_from_slice(&number(first + i).to_le_bytes()));
         Ok(())
     }

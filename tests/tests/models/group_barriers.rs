@@ -2,6 +2,7 @@
 //! or a read of what was not written, or the step computes something else.
 
 use crate::groups::{self, MANY, ONE, TARGETS, folder, planning_for};
+use llmc_abi::manifest::Keep;
 use llmc_abi::step::Sampling;
 use llmc_ir::{DType, Scheme};
 use llmc_kernels::kir::Program;
@@ -66,9 +67,15 @@ fn label(program: &Program, kernel: &str) -> String {
 
 /// The sites without which every try goes as with them.
 fn survivors(model: &mut Model, tries: &[Try]) -> Vec<Site> {
+    survivors_of(model, tries, |_| true)
+}
+
+/// Those of some kernels.
+fn survivors_of(model: &mut Model, tries: &[Try], of: impl Fn(&str) -> bool) -> Vec<Site> {
     let all = model.program().clone();
     let expected: Vec<_> = tries.iter().map(|t| t.run(model).expect("the step runs")).collect();
     let mut left = sites(&all);
+    left.retain(|site| of(&site.kernel));
     left.retain(|site| {
         model.plan.variants[model.variant].program = without(&all, site);
         tries.iter().zip(&expected).all(|(t, expected)| t.run(model).as_ref() == Ok(expected))
@@ -211,4 +218,18 @@ fn many_tokens_in_few_bits() {
     let how = planning_for(TARGETS[0], build, choice, 256);
     let mut model = Model { variant: MANY, ..Model::new(&folder("llama3-rope"), &how) };
     check(&mut model, &[Try::new(12, 2, Order::Forward)], TILES_OF_LEVELS);
+}
+
+/// As [`FEW`] in attention where pages are forgotten. A warp's queries are turned for each page: the barriers behind what a
+/// thread copies for that (2) and behind the last head turned (4) are needed. That behind the first head (3) is not, nor
+/// behind queries that each thread copies again (1), nor behind a page whose weights the next one's turns come before (6).
+#[test]
+fn pages_that_are_kept() {
+    let keep = Some(Keep { sinks: 1, window: 2, by_use: false });
+    let how = planning_for(TARGETS[0], BuildOptions { keep, ..BUILD }, Choice::default(), 64);
+    let mut model = Model { variant: groups::FEW, ..Model::new(&folder("llama3-rope"), &how) };
+    let tries = [Try::new(2, 3, Order::Forward), Try::new(1, 1, Order::Reverse)];
+    let survivors = survivors_of(&mut model, &tries, |kernel| kernel.ends_with("_attention"));
+    let spare: Vec<usize> = survivors.iter().map(|s| s.number).collect();
+    assert_eq!(spare, [0, 1, 3, 6, 8, 10, 11, 12, 13]);
 }

@@ -1,6 +1,7 @@
 //! Texts that pass the context: the first and the last pages stay in sight. Kernels against the graph's meaning,
 //! and the runtime, which forgets pages, against kernels that have them all.
 
+use crate::groups::{FEW, MANY, ONE, TARGETS, planning_for};
 use crate::invariance::{backends, same_in_every_cut};
 use crate::quantized::bits;
 use llmc::options::{CtxPolicy, Options};
@@ -8,6 +9,7 @@ use llmc_abi::manifest::Keep;
 use llmc_ir::DType;
 use llmc_kernels::kir::interp::Order;
 use llmc_models::{Activations, BuildOptions};
+use llmc_passes::Choice;
 use llmc_tests::artifact::{Artifact, BACKENDS, exact};
 use llmc_tests::step::{Interpreted, Model, Native, Pages, Planning, meaning, prefill};
 use llmc_tests::weights;
@@ -58,6 +60,30 @@ fn kernels_see_what_the_graph_sees() {
                 assert!(error <= 1e-5, "{name}: {error}");
             }
         }
+    }
+}
+
+/// Groups of threads too, in steps of few tokens, many and one. Caches that round differ a little more.
+#[test]
+fn groups_see_what_the_graph_sees() {
+    let ids = text();
+    let [any, tuned] = TARGETS;
+    for (name, kv, (target, variant, chunk), tolerance) in [
+        ("llama2", DType::F32, (any, FEW, 7), 1e-5),
+        ("llama-yarn", DType::F16, (any, MANY, 40), 1e-3),
+        ("qwen2-sliding", DType::F32, (any, MANY, 40), 1e-5),
+        ("qwen3", DType::I8, (tuned, ONE, 1), 5e-3),
+    ] {
+        // Pages are forgotten once where each step has a token, three times elsewhere.
+        let ids = if chunk == 1 { &ids[..100] } else { &ids[..] };
+        let build = BuildOptions { activations: Activations::F32, kv, ctx: 128, keep: Some(KEEP) };
+        let how = planning_for(target, build, Choice::default(), 64);
+        let model = Model { variant, ..Model::new(&folder(name), &how) };
+        let mut runner = Interpreted::new(&model, Pages::new(1, 1, TOKENS), 3, Order::Seeded(5));
+        let found = prefill(&mut runner, 0, ids, chunk);
+        let error = error(&found, &meaning(&folder(name), &how, ids));
+        println!("{name}, {target}, {chunk} tokens: {error:.1e} from the graph's meaning");
+        assert!(error <= tolerance, "{name}, {target}, {chunk} tokens: {error}");
     }
 }
 

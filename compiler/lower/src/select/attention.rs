@@ -55,7 +55,7 @@ pub fn select(l: &mut Lowering<'_>, node: NodeId) -> Result<Selected> {
             interleaved,
             counted,
         } => {
-            if l.cx.is_gpu || page != PAGE {
+            if l.cx.is_gpu && counted || page != PAGE {
                 return Err(l.error(node, format!("sees some pages of {page} positions, for which there is no kernel")));
             }
             let turns = vector(l, node, operands[4], (first + last) * rotary_dim)?;

@@ -44,7 +44,7 @@ pub enum Selected {
 pub fn temp_bytes(cx: &Context<'_>, graph: &Graph, node: NodeId) -> usize {
     match (cx.is_gpu, graph.op(node)) {
         (false, _) => linear::prologue_bytes(cx, graph, node),
-        (true, Op::Attention { .. }) => attention::chunk_bytes(cx, graph, node),
+        (true, Op::Attention { .. } | Op::SinkAttention { .. }) => attention::chunk_bytes(cx, graph, node),
         (true, _) => linear::gather_bytes(graph, node, cx.limits).max(if cx.schedule.tiles {
             linear::prologue_bytes(cx, graph, node)
         } else {

@@ -26,8 +26,11 @@ impl Engine {
         if self.gpu().is_none() {
             return Err(host_only());
         }
-        let start = self.kv.positions(seq);
-        let placed = self.place(0, token.unwrap_or(0), start, seq as u32);
+        if let (Some(keep), true) = (self.keep, seq < self.kv.sequences()) {
+            self.kv.slide(seq, keep);
+        }
+        let (start, position) = (self.kv.positions(seq), self.positions(seq));
+        let placed = self.place(0, token.unwrap_or(0), position, seq as u32);
         if placed.is_err() {
             self.kv.truncate(seq, start);
             return placed;

@@ -2,7 +2,7 @@
 
 use llmc_abi::Manifest;
 use llmc_abi::device::{DeviceImage, DeviceKind, write};
-use llmc_abi::manifest::{GroupInfo, KvInfo, ModelInfo, PhaseInfo, StepInfo, VERSION, VariantInfo};
+use llmc_abi::manifest::{GroupInfo, Keep, KvInfo, ModelInfo, PhaseInfo, StepInfo, VERSION, VariantInfo};
 use llmc_rt::cuda::step::GpuStep;
 use llmc_rt::decode::Decoder;
 use llmc_rt::engine::{Engine, Options, Rows, Runner};
@@ -21,12 +21,12 @@ fn group() -> GroupInfo {
     GroupInfo { kernel: "step".into(), threads: 256, tokens: 16, sync_bytes: 256 }
 }
 
-fn manifest() -> Manifest {
+fn manifest(keep: Option<Keep>) -> Manifest {
     Manifest {
         version: VERSION,
         model: ModelInfo { vocab: VOCAB, context: CONTEXT, ..Default::default() },
         step: StepInfo { tokens: 16, rows: 8 },
-        kv: KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 64, ..KvInfo::default() },
+        kv: KvInfo { dtype: "f32".into(), page_positions: 4, page_bytes: 64, keep, ..KvInfo::default() },
         variants: vec![VariantInfo {
             arena_bytes: 64,
             phases: vec![PhaseInfo::default()],
@@ -37,7 +37,7 @@ fn manifest() -> Manifest {
     }
 }
 
-fn engine() -> Result<Engine> {
+fn engine(keep: Option<Keep>) -> Result<Engine> {
     let text = DeviceImage {
         step: 0,
         kind: DeviceKind::Ptx,
@@ -49,7 +49,7 @@ fn engine() -> Result<Engine> {
     let step = GpuStep::open(0, &write(&[text]), vec![group()], &[0; 64])?;
     let options = Options { threads: Some(1), ..Default::default() };
     // SAFETY: the kernel reads no weights, and the manifest is that of its variant.
-    unsafe { Engine::new(&manifest(), Runner::Gpu(Box::new(step)), &[], &options) }
+    unsafe { Engine::new(&manifest(keep), Runner::Gpu(Box::new(step)), &[], &options) }
 }
 
 /// A generation, its text and the positions that the sequence then has.
@@ -77,11 +77,23 @@ fn tokens(count: usize) -> Vec<u32> {
 
 /// The scenario.
 pub fn decode() -> Result<()> {
-    let mut engine = engine()?;
+    let mut engine = engine(None)?;
     assert!(engine.own_choice(&Sampling::default()).is_some() && engine.own_choice(&HOST).is_none());
     ends(&mut engine);
     steps(&mut engine)?;
     decoder(&mut engine)
+}
+
+/// The scenario of a text without end, whose pages are forgotten.
+pub fn decode_without_end() -> Result<()> {
+    let mut engine = engine(Some(Keep { sinks: 1, window: 2, by_use: false }))?;
+    let own = answer(&mut engine, Sampling::default(), (100, &[], &[]));
+    let host = answer(&mut engine, HOST, (100, &[], &[]));
+    assert_eq!(own.0.tokens.len(), 100);
+    assert_eq!((own.0.tokens, own.1, own.2), (host.0.tokens, host.1, host.2));
+    // The host's positions pass the context; the kernel's, which its tokens follow from, stay in three pages of four.
+    assert_eq!(engine.positions(0), PROMPT.len() + 99);
+    Ok(())
 }
 
 /// Every way to end leaves the same tokens, text and positions whoever chooses.

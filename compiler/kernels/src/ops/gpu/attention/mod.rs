@@ -7,6 +7,7 @@
 
 mod merge;
 mod pages;
+mod sinks;
 
 use super::{SHARED_BYTES, flash};
 use crate::env::{Count, Env, Place, Scratch, WARP};
@@ -90,6 +91,8 @@ struct Chunk {
 struct Own {
     queries: Val,
     weights: Val,
+    /// Queries as they arrive, where they are turned for each page.
+    arrived: Val,
 }
 
 /// Running results of a warp: for each head the largest score, the sum, and this thread's values.
@@ -157,7 +160,8 @@ impl Attention<'_> {
     }
 
     fn own_bytes(&self) -> usize {
-        self.heads * (self.head_dim() + PAGE) * 4
+        let copies = if self.kernel.sinks.is_some() { 2 } else { 1 };
+        self.heads * (copies * self.head_dim() + PAGE) * 4
     }
 
     fn state_bytes(&self) -> usize {
@@ -173,7 +177,10 @@ impl Attention<'_> {
     fn emit(&self, env: &mut Env, shared: Val) {
         assert!(self.head_dim().is_multiple_of(8), "heads of a multiple of 8 elements");
         let own = env.at(shared, env.group.warp, self.own_bytes());
-        let own = Own { queries: own, weights: env.b.ptr_add_const(own, self.heads * self.head_dim() * 4) };
+        let (queries, weights) = (self.heads * self.head_dim() * 4, self.heads * PAGE * 4);
+        let weights_at = env.b.ptr_add_const(own, queries);
+        let arrived = env.b.ptr_add_const(weights_at, weights);
+        let own = Own { queries: own, weights: weights_at, arrived };
         let states = env.b.ptr_add_const(shared, self.warps * self.own_bytes());
         let n = env.count(Count::Tokens);
         let most = env.b.index(self.chunks.tokens);
@@ -184,8 +191,11 @@ impl Attention<'_> {
         env.if_else(few, |env| self.chunked(env, own, states, n), |env| self.whole(env, own, n));
     }
 
-    /// First and last page that a token sees.
+    /// First page that a token sees and the end of those; numbers among the pages that are kept, where not all are.
     fn page_range(&self, env: &mut Env, token: Val) -> (Val, Val) {
+        if let Some(seen) = self.seen(env, token) {
+            return (env.b.index(0), seen.count);
+        }
         let (first, last) = self.visible(env, token);
         let page = env.b.index(PAGE);
         let (lo, hi) = (env.b.div(first, page), env.b.div(last, page));
@@ -261,9 +271,11 @@ impl Attention<'_> {
         env.if_then(here, |env| {
             self.each_chunk(env, n, |env, c| {
                 let seq = env.step_index("seqs", c.token);
-                let block = env.b.add(c.pages.0, env.group.lane);
-                let exists = env.b.cmp(Cond::Lt, block, c.pages.1);
+                let number = env.b.add(c.pages.0, env.group.lane);
+                let exists = env.b.cmp(Cond::Lt, number, c.pages.1);
+                let seen = self.seen(env, c.token);
                 env.if_then(exists, |env| {
+                    let block = seen.map_or(number, |seen| seen.block(env, number));
                     let page = self.kernel.cache.page(env, seq, block);
                     for part in [Part::Keys, Part::Values] {
                         let at = self.kernel.cache.head(env, page, part, c.kv_head);

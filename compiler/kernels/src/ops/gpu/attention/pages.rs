@@ -15,8 +15,11 @@ impl Attention<'_> {
         let seq = env.step_index("seqs", work.token);
         let (page_len, step) = (env.b.index(PAGE), work.pages.2);
         let last = env.b.div(last, page_len);
+        let seen = self.seen(env, work.token);
+        let block_of = |env: &mut Env, number: Val| seen.map_or(number, |seen| seen.block(env, number));
         // Where a page is takes reads that wait for each other: they go on beside what comes before.
-        let page_of = |env: &mut Env, block: Val| {
+        let page_of = |env: &mut Env, number: Val| {
+            let block = block_of(env, number);
             let block = env.b.min(block, last);
             self.kernel.cache.page(env, seq, block)
         };
@@ -26,14 +29,18 @@ impl Attention<'_> {
         let none = env.b.float(Ty::vector(Elem::F32, self.per_load() as u16), 0.0);
         let head: Vec<Val> = [lowest, zero].into_iter().chain(vec![none; self.pieces()]).collect();
         let init = [vec![page], head.repeat(self.heads)].concat();
-        let state = env.for_carried(work.pages, &init, |env, block, state| {
-            let (page, following) = (state[0], env.b.add(block, step));
+        let state = env.for_carried(work.pages, &init, |env, number, state| {
+            let (page, following) = (state[0], env.b.add(number, step));
             let following = page_of(env, following);
             let keys = self.kernel.cache.head(env, page, Part::Keys, work.kv_head);
             let values = self.kernel.cache.head(env, page, Part::Values, work.kv_head);
             let loaded = [self.load_keys(env, keys), self.load_values(env, values)];
             let scales = self.scales(env, [keys, values]);
+            if let Some(seen) = seen {
+                self.turn(env, own, seen, number);
+            }
             let scores = self.scores(env, own, (keys, &loaded[0]));
+            let block = block_of(env, number);
             let base = env.b.mul_const(block, PAGE as i64);
             let state = State(state[1..].to_vec());
             let mut heads = Vec::new();
@@ -55,8 +62,9 @@ impl Attention<'_> {
         let head = env.b.add(head, work.head);
         let from = env.at(row, head, self.head_dim() * 4);
         env.b.warp_barrier();
+        let to = if self.kernel.sinks.is_some() { own.arrived } else { own.queries };
         env.elements(self.heads * self.head_dim(), |env, i, _| {
-            let (from, to) = (env.at(from, i, 4), env.at(own.queries, i, 4));
+            let (from, to) = (env.at(from, i, 4), env.at(to, i, 4));
             let v = env.b.load(Ty::F32, from, 0);
             env.b.store(v, to, 0);
         });

@@ -31,7 +31,9 @@ const LOWEST: f64 = -1e30;
 /// Whether a kernel's attention can be made this way.
 pub fn fits(kernel: &AttentionKernel) -> bool {
     let layout = kernel.cache.layout;
-    matches!(layout.elem_bytes, 1 | 2)
+    // Where pages are forgotten, queries turn for each page: they do not stay in registers.
+    kernel.sinks.is_none()
+        && matches!(layout.elem_bytes, 1 | 2)
         && matches!(layout.head_dim, 32 | 64 | 128)
         && shared_bytes(kernel) <= SHARED_BYTES
         && matches!(kernel.out.elem, RowElem::F32 | RowElem::Bf16)
