@@ -4,7 +4,7 @@
 mod kernels;
 
 use gpu_check::bundle::{self, Bundle, Speed};
-use llmc::options::{Activations, Kv};
+use llmc::options::{Activations, CtxPolicy, Kv};
 use llmc::payload::Payload;
 use llmc::progress::Progress;
 use llmc::{Options, compile, manifest};
@@ -49,8 +49,11 @@ const EXACT: f32 = 1e-4;
 const ROUNDING: f32 = 2e-2;
 const EDGES: f32 = 6e-2;
 
-/// Tokens of a text for a layer.
+/// Tokens of a text for a layer, and of one that passes what is kept of it.
 const TEXT: usize = 40;
+const LONG: usize = 110;
+/// What is kept then: a page of sinks and two of the last positions.
+const WINDOW: CtxPolicy = CtxPolicy::Window { window: 33, sinks: 1 };
 
 /// A model of the bundle.
 struct Case {
@@ -59,6 +62,8 @@ struct Case {
     tolerance: f32,
     /// Whether what is expected is the reference, its tokens included, or else what the graph means.
     by_reference: bool,
+    /// Whether the text is [`LONG`], not the reference's.
+    long: bool,
 }
 
 #[derive(clap::Parser)]
@@ -108,7 +113,7 @@ fn options(folder: PathBuf) -> Options {
 /// Every model whose results are known; the fixtures' weights are written into `folder`.
 fn cases(folder: &Path) -> Vec<Case> {
     let base = |fixture: &str| options(weights::model(fixture, "config.json", folder));
-    let case = |name: String, options, tolerance, by_reference| Case { name, options, tolerance, by_reference };
+    let case = |name, options, tolerance, by_reference| Case { name, options, tolerance, by_reference, long: false };
     let exact = FIXTURES.map(|f| {
         let options = Options { activations: Activations::F32, kv: Kv::F32, ..base(f) };
         case(format!("{f}-f32"), options, EXACT, true)
@@ -120,15 +125,25 @@ fn cases(folder: &Path) -> Vec<Case> {
         case(name_of(Path::new(QUANTIZED), Some(scheme)), options, tolerance, false)
     });
     let bytes = Options { kv: Kv::Int8, ..base("llama3-rope") };
-    let bytes = [case("llama3-rope-kv8".into(), bytes, EDGES, false)];
-    exact.into_iter().chain(rounded).chain(quantized).chain(bytes).collect()
+    let bytes = case("llama3-rope-kv8".into(), bytes, EDGES, false);
+    let window = Options { activations: Activations::F32, kv: Kv::F32, ctx_policy: WINDOW, ..base("llama2") };
+    let window = Case { long: true, ..case("llama2-window".into(), window, EXACT, false) };
+    exact.into_iter().chain(rounded).chain(quantized).chain([bytes, window]).collect()
+}
+
+/// A text: token ids below `vocab`.
+fn text(tokens: usize, vocab: usize) -> Vec<i32> {
+    (0..tokens).map(|i| ((i * 7919 + 13) % vocab) as i32).collect()
 }
 
 /// Compiles a model and writes its parts with what is expected of it.
 fn model(out: &Path, case: &Case) -> Result<bundle::Model> {
     let folder = out.join(&case.name);
     let (front, _) = compile_into(&folder, &case.options, true)?;
-    let Prompt { ids, logits, greedy, .. } = prompts(&reference(&case.options.model)).swap_remove(0);
+    let Prompt { mut ids, logits, greedy, .. } = prompts(&reference(&case.options.model)).swap_remove(0);
+    if case.long {
+        ids = text(LONG, front.opened.spec.vocab);
+    }
     let expected = if case.by_reference { logits } else { meaning(&front, &ids)? };
     fs::write(folder.join(bundle::LOGITS), expected.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
     let tokens = |ids: Vec<i32>| ids.into_iter().map(|id| id as u32).collect();
@@ -171,7 +186,7 @@ fn layer(out: &Path, shape: &Path, (name, scheme): (String, Option<Scheme>)) -> 
     let model = Model { weights: bundle::made_up(plan.weights.bytes), plan, vocab: front.opened.spec.vocab, variant };
     let backend = options.backend()?;
     let mut native = Native::new(&model, &*backend, Pages::new(0, 1, 2 * TEXT), 2);
-    let ids: Vec<i32> = (0..TEXT as i32).map(|i| (i * 7919 + 13) % model.vocab as i32).collect();
+    let ids = text(TEXT, model.vocab);
     let expected = prefill(&mut native, 0, &ids, TEXT);
     fs::write(
         out.join(&name).join(bundle::LOGITS),
