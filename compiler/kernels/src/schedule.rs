@@ -27,8 +27,10 @@ pub struct Schedule {
     pub byte_gemv: Streams,
     /// The same of floats.
     pub float_gemv: Streams,
-    /// The same of codes that take work: of fewer than 8 bits, or with scales for groups.
+    /// The same of codes of fewer than 8 bits with one scale for a row.
     pub packed_gemv: Streams,
+    /// The same of codes whose groups have scales, and sums of their own.
+    pub grouped_gemv: Streams,
     /// The same of codes that stand for floats.
     pub coded_gemv: Streams,
     /// Elements of k for which a GEMM keeps its input tile in the first-level cache.
@@ -119,7 +121,7 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 /// AVX-512 without tiles (Zen 4 and 5): such a processor reads one stream fastest, which it follows by itself, unless
 /// decoding leaves too few loads in flight: packed codes are asked for ahead, into the second cache, since the
 /// first has too few places for lines on their way from memory. Two streams where one would leave too few sums in flight
-/// (floats).
+/// (floats, codes without groups).
 const AVX512: Schedule = Schedule {
     gemm: &[tile(12, 2), tile(4, 4), tile(2, 4)],
     int_gemm: &[tile(12, 2), tile(4, 4)],
@@ -128,7 +130,8 @@ const AVX512: Schedule = Schedule {
     int_gemm_rows: 12,
     byte_gemv: streams(1, 0),
     float_gemv: streams(2, 0),
-    packed_gemv: streams_into_l2(4, 8192),
+    packed_gemv: streams_into_l2(2, 8192),
+    grouped_gemv: streams_into_l2(1, 8192),
     coded_gemv: streams_into_l2(4, 8192),
     gemm_k_block: 512,
     int_gemm_k_block: 1024,
@@ -147,6 +150,7 @@ const AMX: Schedule = Schedule {
     byte_gemv: streams(4, 2048),
     float_gemv: streams(4, 2048),
     packed_gemv: streams(4, 2048),
+    grouped_gemv: streams(4, 2048),
     coded_gemv: streams(4, 2048),
     int_gemv: &[],
     matrix: true,
@@ -164,6 +168,7 @@ const AVX2: Schedule = Schedule {
     byte_gemv: streams(2, 2048),
     float_gemv: streams(2, 2048),
     packed_gemv: streams_into_l2(2, 8192),
+    grouped_gemv: streams_into_l2(2, 8192),
     coded_gemv: streams(2, 2048),
     int_gemm_k_block: 512,
     attention_heads: 2,
@@ -180,6 +185,7 @@ const NARROW: Schedule = Schedule {
     byte_gemv: streams(1, 2048),
     float_gemv: streams(1, 2048),
     packed_gemv: streams(1, 2048),
+    grouped_gemv: streams(1, 2048),
     coded_gemv: streams(1, 2048),
     attention_heads: 1,
     attention_values: 32,
@@ -215,7 +221,8 @@ impl Schedule {
     pub fn streams(&self, format: WeightFormat) -> Streams {
         match format {
             WeightFormat::Quant(scheme) if scheme.is_float() => self.coded_gemv,
-            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 || scheme.group().is_some() => self.packed_gemv,
+            WeightFormat::Quant(scheme) if scheme.group().is_some() => self.grouped_gemv,
+            WeightFormat::Quant(scheme) if scheme.code_bits() < 8 => self.packed_gemv,
             WeightFormat::Quant(_) => self.byte_gemv,
             _ => self.float_gemv,
         }
