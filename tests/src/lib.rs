@@ -1,5 +1,6 @@
 //! Shared test support.
 
+pub mod aligned;
 pub mod amx;
 pub mod artifact;
 pub mod command;

@@ -297,9 +297,7 @@ impl Engine {
                 self.limits.rows
             )));
         }
-        if let (Some(keep), true) = (self.keep, seq < self.kv.sequences()) {
-            self.kv.slide(seq, keep);
-        }
+        self.slide(seq);
         let start = self.positions(seq);
         for (i, token) in tokens.iter().enumerate() {
             if let Err(error) = self.place(i, *token, start + i, seq as u32) {
@@ -357,6 +355,13 @@ impl Engine {
                 each(row, &logits[row * vocab..(row + 1) * vocab]);
             }
         });
+    }
+
+    /// Forgets what the next token of a sequence does not see.
+    fn slide(&mut self, seq: usize) {
+        if let (Some(keep), true) = (self.keep, seq < self.kv.sequences()) {
+            self.kv.slide(seq, keep);
+        }
     }
 
     /// Writes one token of a step and gives its position a page.

@@ -11,6 +11,7 @@ mod memory;
 mod products;
 pub mod rows;
 
+use crate::aligned::{Line, flat, lines};
 use gpu_check::kernels::{Expected, Try};
 use llmc_abi::step::{SYNC_PHASES, kernel_symbol};
 use llmc_kernels::env::Scratch;
@@ -193,28 +194,13 @@ impl Case {
         let objects = backend.compile(&self.program(target), target).map_err(|e| e.to_string())?;
         let code = llmc_jit::load(&objects).map_err(|e| e.to_string())?;
         let input = self.input();
-        let mut lines: Vec<(&str, Vec<Line>)> = input.buffers.iter().map(|(n, b)| (n.as_str(), Line::of(b))).collect();
-        let addresses: Vec<(&str, u64)> = lines.iter_mut().map(|(n, b)| (*n, b.as_mut_ptr() as u64)).collect();
-        let args = Line::of(&input.arguments(|field| addresses.iter().find(|(n, _)| *n == field).map(|(_, at)| *at)));
+        let mut buffers: Vec<(&str, Vec<Line>)> = input.buffers.iter().map(|(n, b)| (n.as_str(), lines(b))).collect();
+        let addresses: Vec<(&str, u64)> = buffers.iter_mut().map(|(n, b)| (*n, b.as_mut_ptr() as u64)).collect();
+        let args = lines(&input.arguments(|field| addresses.iter().find(|(n, _)| *n == field).map(|(_, at)| *at)));
         // SAFETY: the caller's promise.
         unsafe { code.run(&self.step(), args.as_ptr().cast(), workers) }.map_err(|e| e.to_string())?;
-        let bytes = |name: &str| lines.iter().find(|(n, _)| *n == name).map(|(_, lines)| Line::bytes(lines));
+        let bytes = |name: &str| buffers.iter().find(|(n, _)| *n == name).map(|(_, lines)| flat(lines));
         Ok(self.expected.iter().map(|e| bytes(&e.buffer).expect("a buffer of the case")).collect())
-    }
-}
-
-/// Memory aligned as KIR's buffers are.
-#[repr(C, align(64))]
-#[derive(Clone)]
-struct Line([u8; ALIGN]);
-
-impl Line {
-    fn of(bytes: &[u8]) -> Vec<Line> {
-        bytes.chunks(ALIGN).map(|c| Line(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect()
-    }
-
-    fn bytes(lines: &[Line]) -> Vec<u8> {
-        lines.iter().flat_map(|l| l.0).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use llmc_kernels::kir::legalize::{Limits, legalize};
 use llmc_kernels::kir::verify::verify;
 use llmc_kernels::kir::{Builder, Elem, Program, Ty};
 use llmc_kernels::{Backend, BackendError, Object, Target};
+use llmc_tests::aligned::{Line, flat, lines};
 use llmc_tests::{amx, kirgen};
 use std::path::{Path, PathBuf};
 
@@ -37,19 +38,6 @@ fn targets(available: u64) -> Vec<Target> {
 fn targets_with_subnormals() -> Vec<Target> {
     let without = |t: Target| Target { features: t.features & !Feature::Avx512Bf16.bit(), ..t };
     targets(amx::native()).into_iter().map(without).collect()
-}
-
-/// Memory aligned as KIR's buffers are.
-#[repr(C, align(64))]
-#[derive(Clone)]
-struct Line([u8; 64]);
-
-fn lines(bytes: &[u8]) -> Vec<Line> {
-    bytes.chunks(64).map(|c| Line(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect()
-}
-
-fn flat(lines: &[Line]) -> Vec<u8> {
-    lines.iter().flat_map(|l| l.0).collect()
 }
 
 fn input(seed: u64) -> Vec<u8> {

@@ -26,9 +26,7 @@ impl Engine {
         if self.gpu().is_none() {
             return Err(host_only());
         }
-        if let (Some(keep), true) = (self.keep, seq < self.kv.sequences()) {
-            self.kv.slide(seq, keep);
-        }
+        self.slide(seq);
         let (start, position) = (self.kv.positions(seq), self.positions(seq));
         let placed = self.place(0, token.unwrap_or(0), position, seq as u32);
         if placed.is_err() {

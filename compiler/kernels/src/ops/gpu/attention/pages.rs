@@ -63,6 +63,11 @@ impl Attention<'_> {
         let from = env.at(row, head, self.head_dim() * 4);
         env.b.warp_barrier();
         let to = if self.kernel.sinks.is_some() { own.arrived } else { own.queries };
+        self.copy_queries(env, from, to);
+    }
+
+    /// Copies the queries of a warp's heads, each thread the same elements whenever it does.
+    pub(super) fn copy_queries(&self, env: &mut Env, from: Val, to: Val) {
         env.elements(self.heads * self.head_dim(), |env, i, _| {
             let (from, to) = (env.at(from, i, 4), env.at(to, i, 4));
             let v = env.b.load(Ty::F32, from, 0);

@@ -5,7 +5,7 @@
 
 use super::{Attention, Own};
 use crate::env::Env;
-use crate::kir::{Cond, Ty, Val};
+use crate::kir::{Cond, Val};
 use crate::layout::PAGE;
 use crate::ops::attention::Sinks;
 
@@ -50,11 +50,7 @@ impl Attention<'_> {
 
     /// Turns the warp's queries for page `number` (i64) of those seen. No thread reads those of the page before any more.
     pub(super) fn turn(&self, env: &mut Env, own: Own, seen: Seen, number: Val) {
-        env.elements(self.heads * self.head_dim(), |env, i, _| {
-            let (from, to) = (env.at(own.arrived, i, 4), env.at(own.queries, i, 4));
-            let v = env.b.load(Ty::F32, from, 0);
-            env.b.store(v, to, 0);
-        });
+        self.copy_queries(env, own.arrived, own.queries);
         let angles = seen.angles(env, number);
         for h in 0..self.heads {
             let head = env.b.ptr_add_const(own.queries, 4 * h * self.head_dim());
