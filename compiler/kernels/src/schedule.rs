@@ -61,8 +61,8 @@ pub struct Schedule {
 pub struct Streams {
     /// Panels that are read at once.
     pub panels: usize,
-    /// Bytes that are asked for ahead in each panel: of packed codes always, of others where the panels that come
-    /// next begin.
+    /// Bytes that are asked for ahead in each panel: of packed codes always, of others where side regions or the panels
+    /// that come next begin.
     pub prefetch: usize,
     /// Where they are brought.
     pub into: CacheLevel,
@@ -120,8 +120,8 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 
 /// AVX-512 without tiles (Zen 4 and 5): such a processor reads one stream fastest, which it follows by itself, unless
 /// decoding leaves too few loads in flight: packed codes are asked for ahead, into the second cache, since the
-/// first has too few places for lines on their way from memory. Two streams where one would leave too few sums in flight
-/// (floats, codes without groups).
+/// first has too few places for lines on their way from memory. More streams where one would leave too few sums of floats in
+/// flight.
 const AVX512: Schedule = Schedule {
     gemm: &[tile(12, 2), tile(4, 4), tile(2, 4)],
     int_gemm: &[tile(12, 2), tile(4, 4)],
@@ -130,7 +130,7 @@ const AVX512: Schedule = Schedule {
     int_gemm_rows: 12,
     byte_gemv: streams(1, 0),
     float_gemv: streams(2, 0),
-    packed_gemv: streams_into_l2(2, 8192),
+    packed_gemv: streams_into_l2(1, 8192),
     grouped_gemv: streams_into_l2(1, 8192),
     coded_gemv: streams_into_l2(4, 8192),
     gemm_k_block: 512,

@@ -190,11 +190,6 @@ impl QuantLayout {
         (self.zeros() + self.groups() * self.zero_bytes() + tables).next_multiple_of(ALIGN)
     }
 
-    /// Bytes of the side region for each block of codes, about.
-    pub fn side_bytes_per_block(&self) -> usize {
-        self.codes() / self.blocks().max(1)
-    }
-
     /// Bytes of a block of codes.
     pub fn block_bytes(&self) -> usize {
         codes::block_bytes(self.scheme.code_bits())

@@ -5,6 +5,7 @@
 //! and is then the product of weights in f32; so does a GEMV of values that are looked up byte by byte, panel by panel.
 //! Other GEMVs decode a step of k when they need it.
 
+use super::panel_ahead::PanelAhead;
 use super::product::{At, CodedWeights, Cut, GemmBlocks, Product, VECTOR_BYTES};
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
@@ -16,6 +17,9 @@ use crate::schedule::{Ahead, Schedule, Tile};
 use llmc_ir::quant::Scheme;
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
+
+/// What is asked for at a step, if anything is.
+type Asked = Option<(PanelAhead, Ahead)>;
 
 /// Such a product under construction.
 pub(super) struct CodedProduct<'a> {
@@ -63,22 +67,25 @@ impl<'a> CodedProduct<'a> {
         self.gemm(env, s, at, &Cut { tiles: vec![(tile, (none, one))], rest: (one, one) });
     }
 
-    /// One row with `streams` panels. Steps ask for codes ahead in their panel, the last ones for the
-    /// beginning of the panels that come next.
+    /// How panels are asked for that are read together.
+    fn ahead(&self, s: &Schedule, panels: usize) -> PanelAhead {
+        let (panel_bytes, streams) = (self.panel_bytes(), s.streams(self.product.format));
+        PanelAhead { panel_bytes, steps: self.product.k / STEP, panels, streams, whole: true }
+    }
+
+    /// One row with `streams` panels.
     fn gemv(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
-        let bytes = self.codes.step_bytes();
-        let steps = self.product.k / STEP;
-        let reading = s.streams(self.product.format);
-        let last = steps - (reading.prefetch / bytes).min(steps);
-        let to_next = streams * self.panel_bytes() - last * bytes;
+        let ahead = self.ahead(s, streams);
         let zero = env.b.float(FLOATS, 0.0);
         let mut sums = vec![zero; streams];
-        for ((first, end), ahead) in [((0, last), reading.prefetch), ((last, steps), to_next)] {
-            sums = self.gemv_steps(env, at, (first, end), &sums, reading.ask(ahead));
+        if ahead.steps > 0 {
+            for (steps, part) in ahead.parts(1) {
+                sums = self.gemv_steps(env, at, steps, &sums, part.map(|part| (ahead, part)));
+            }
         }
         let rest = self.product.k % STEP;
         if rest > 0 {
-            let step = env.b.index(steps);
+            let step = env.b.index(ahead.steps);
             sums = self.gemv_step(env, at, (step, rest), &sums, None);
         }
         for (p, v) in sums.iter().enumerate() {
@@ -86,24 +93,17 @@ impl<'a> CodedProduct<'a> {
         }
     }
 
-    /// Steps `first..end`, each asking for codes behind its own.
-    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: Ahead) -> Vec<Val> {
+    /// Steps `first..end`.
+    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: Asked) -> Vec<Val> {
         if first == end {
             return init.to_vec();
         }
         let (lo, hi, one) = (env.b.index(first), env.b.index(end), env.b.index(1));
-        env.for_carried((lo, hi, one), init, |env, step, acc| self.gemv_step(env, at, (step, STEP), acc, Some(ahead)))
+        env.for_carried((lo, hi, one), init, |env, step, acc| self.gemv_step(env, at, (step, STEP), acc, ahead))
     }
 
     /// The first `len` elements of step `step` (i64) of one row.
-    fn gemv_step(
-        &self,
-        env: &mut Env,
-        at: At,
-        (step, len): (Val, usize),
-        sums: &[Val],
-        ahead: Option<Ahead>,
-    ) -> Vec<Val> {
+    fn gemv_step(&self, env: &mut Env, at: At, (step, len): (Val, usize), sums: &[Val], ahead: Asked) -> Vec<Val> {
         let mac = self.product.mac;
         let xs = env.at(at.x, step, STEP * mac.row_elem_bytes());
         let panels: Vec<Val> = (0..sums.len()).map(|p| env.b.ptr_add_const(at.w, p * self.panel_bytes())).collect();
@@ -111,8 +111,8 @@ impl<'a> CodedProduct<'a> {
         for half in 0..len.div_ceil(QUAD) {
             let len = (len - half * QUAD).min(QUAD);
             for (panel, acc) in panels.iter().zip(&mut sums) {
-                if let (0, Some(ahead)) = (half, ahead) {
-                    self.ask(env, *panel, step, ahead);
+                if let (0, Some((panels, ahead))) = (half, ahead) {
+                    panels.emit(env, *panel, step, ahead);
                 }
                 let weights = self.decode(env, *panel, step, half);
                 for (k, w) in weights.iter().take(len).enumerate() {
@@ -122,12 +122,6 @@ impl<'a> CodedProduct<'a> {
             }
         }
         sums
-    }
-
-    /// Asks for what stands behind a step's codes.
-    fn ask(&self, env: &mut Env, panel: Val, step: Val, ahead: Ahead) {
-        let codes = self.step_at(env, panel, step);
-        ahead.emit_bytes(env, codes, self.codes.step_bytes());
     }
 
     fn step_at(&self, env: &mut Env, panel: Val, step: Val) -> Val {

@@ -7,14 +7,15 @@
 
 use super::byte_rows::ByteRow;
 use super::int_sums::{IntSums, Tokens};
+use super::panel_ahead::PanelAhead;
 use super::product::{At, CodedWeights, Cut, Product, VECTOR_BYTES};
 use super::tile_product::{ANY_ROWS, BLOCK_BYTES, MATRIX_ROWS, TileBlocks};
 use crate::env::{Env, Place};
 use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
-use crate::kir::{CacheLevel, Cast, Cond, Elem, Hint, TileKind, Ty, Val};
-use crate::layout::{ALIGN, LANES};
-use crate::schedule::{Schedule, Streams, Tile};
+use crate::kir::{Cast, Cond, Elem, Hint, TileKind, Ty, Val};
+use crate::layout::LANES;
+use crate::schedule::{Ahead, Schedule, Streams, Tile};
 use llmc_ir::quant::Scheme;
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
@@ -36,16 +37,8 @@ pub(super) struct IntProduct<'a> {
     streams: Streams,
 }
 
-/// Bytes from a block's codes, and from its part of the side region, to what is asked for.
-#[derive(Clone, Copy)]
-struct BlockAhead {
-    codes: i64,
-    side: i64,
-    into: CacheLevel,
-}
-
-/// What is asked for at a block, if anything is.
-type Ahead = Option<BlockAhead>;
+/// What is asked for at a block, if anything is, and of panels how long.
+type Asked = (PanelAhead, Option<Ahead>);
 
 /// Some blocks of k: the first (i64) and their number.
 type Chunk = (Val, usize);
@@ -110,33 +103,29 @@ impl<'a> IntProduct<'a> {
         (0..count).map(|p| env.b.ptr_add_const(w, p * self.layout().panel_bytes())).collect()
     }
 
-    /// Blocks that codes are asked for ahead.
-    fn blocks_ahead(&self) -> usize {
-        (self.streams.prefetch / self.layout().block_bytes()).min(self.layout().blocks())
-    }
-
-    /// What stands some blocks behind, and some bytes.
-    fn behind(&self, bytes: i64, blocks: i64) -> BlockAhead {
-        BlockAhead {
-            codes: bytes + blocks * self.layout().block_bytes() as i64,
-            side: bytes + blocks * self.layout().side_bytes_per_block() as i64,
-            into: self.streams.into,
+    /// How `panels` panels are asked for that are read together. Bytes need it only where scales of groups stand between
+    /// those of one panel and the next.
+    fn ahead(&self, panels: usize) -> PanelAhead {
+        let layout = self.layout();
+        PanelAhead {
+            panel_bytes: layout.panel_bytes(),
+            steps: layout.blocks(),
+            panels,
+            streams: self.streams,
+            whole: !self.is_direct() || panels == 1 && !layout.is_row_scaled(),
         }
     }
 
     /// As many rows as `tokens` with `streams` panels. Packed codes are asked for ahead all the time, since decoding
-    /// leaves the processor too few loads in flight; the last blocks ask for the beginning of the panels
-    /// that come next.
+    /// leaves the processor too few loads in flight.
     pub(super) fn gemv_panels(&self, env: &mut Env, Tile { tokens, panels: streams }: Tile, at: At) {
         let panels = self.panels(env, at.w, streams);
-        let (layout, group) = (self.layout(), self.layout().scaled_blocks());
-        let last = (layout.blocks() - self.blocks_ahead()) / group * group;
-        let to_next = (streams * layout.panel_bytes()) as i64;
-        let (within, next) = (self.behind(0, self.blocks_ahead() as i64), self.behind(to_next, -(last as i64)));
-        let init: Vec<Val> = (0..tokens * streams).map(|_| self.sums.zero(env)).collect();
+        let mut sums: Vec<Val> = (0..tokens * streams).map(|_| self.sums.zero(env)).collect();
         let tokens = Tokens { x: at.x, stride: self.product.x_stride, count: tokens };
-        let sums = self.gemv_blocks(env, &panels, tokens, (0, last), &init, (!self.is_direct()).then_some(within));
-        let sums = self.gemv_blocks(env, &panels, tokens, (last, layout.blocks() - last), &sums, Some(next));
+        let ahead = self.ahead(streams);
+        for ((first, end), part) in ahead.parts(self.layout().scaled_blocks()) {
+            sums = self.gemv_blocks(env, &panels, tokens, (first, end - first), &sums, (ahead, part));
+        }
         for (i, v) in sums.iter().enumerate() {
             let offset = i / streams * self.product.raw_bytes() + i % streams * VECTOR_BYTES;
             env.b.store(*v, at.raw, offset as i32);
@@ -151,7 +140,7 @@ impl<'a> IntProduct<'a> {
         tokens: Tokens,
         (first, len): (usize, usize),
         init: &[Val],
-        ahead: Option<BlockAhead>,
+        ahead: Asked,
     ) -> Vec<Val> {
         if len == 0 {
             return init.to_vec();
@@ -166,28 +155,37 @@ impl<'a> IntProduct<'a> {
         })
     }
 
+    /// Sums of nothing that a block's products are added to in turn: each product waits for the one before in its
+    /// chain, and a whole row in one chain would wait longer than for memory.
+    fn chains(&self, env: &mut Env) -> Vec<Val> {
+        let zero = env.b.int(FLOATS.with_elem(Elem::I32), 0);
+        vec![zero; if self.halves.is_some() { 1 } else { 2 }]
+    }
+
     /// A block (i64) of one row at `xs`: a panel's codes are used up before those of the next are decoded, and each
     /// step's before those of the next, as narrow vectors have no room for more.
-    fn block_of_one(&self, env: &mut Env, panels: &[Val], block: (Val, Ahead), xs: Val, acc: &[Val]) -> Vec<Val> {
+    fn block_of_one(&self, env: &mut Env, panels: &[Val], block: (Val, Asked), xs: Val, acc: &[Val]) -> Vec<Val> {
         let dot = |(panel, acc): (&Val, &Val)| {
-            let mut acc = *acc;
             let codes = self.codes_ahead(env, *panel, block);
+            let mut sums = self.chains(env);
             for first in (0..STEPS).step_by(self.together()) {
-                let mut dotted = self.open(env, &[acc]);
+                let chain = first / self.together() % sums.len();
+                let mut dotted = self.open(env, &[sums[chain]]);
                 for step in first..first + self.together() {
                     let x = input(env, xs, STEP * step);
                     let codes = codes.step(env, step);
                     dotted[0] = self.dot(env, dotted[0], (codes, x));
                 }
-                acc = self.close(env, &[acc], dotted)[0];
+                sums[chain] = self.close(env, &[sums[chain]], dotted)[0];
             }
-            acc
+            let all = sums.into_iter().reduce(|all, sum| env.b.add(all, sum)).expect("there is a chain");
+            env.b.add(*acc, all)
         };
         panels.iter().zip(acc).map(dot).collect()
     }
 
     /// A block (i64) of several rows: each element of them is loaded once for all panels.
-    fn block_of_few(&self, env: &mut Env, panels: &[Val], block: (Val, Ahead), xs: Tokens, acc: &[Val]) -> Vec<Val> {
+    fn block_of_few(&self, env: &mut Env, panels: &[Val], block: (Val, Asked), xs: Tokens, acc: &[Val]) -> Vec<Val> {
         let codes: Vec<Vec<Val>> = panels.iter().map(|panel| self.codes_ahead(env, *panel, block).all(env)).collect();
         (0..STEPS).step_by(self.together()).fold(acc.to_vec(), |acc, first| {
             let mut dotted = self.open(env, &acc);
@@ -202,25 +200,11 @@ impl<'a> IntProduct<'a> {
     }
 
     /// The codes of a block of a panel, with others asked for.
-    fn codes_ahead(&self, env: &mut Env, panel: Val, (block, ahead): (Val, Ahead)) -> Codes {
+    fn codes_ahead(&self, env: &mut Env, panel: Val, (block, (panels, ahead)): (Val, Asked)) -> Codes {
         if let Some(ahead) = ahead {
-            self.prefetch(env, panel, block, ahead);
+            panels.emit(env, panel, block, ahead);
         }
         self.codes(env, panel, block)
-    }
-
-    /// Asks for what stands behind a block of a panel.
-    fn prefetch(&self, env: &mut Env, panel: Val, block: Val, ahead: BlockAhead) {
-        let bytes = self.layout().block_bytes();
-        let far = |env: &mut Env, block_bytes: usize, offset: i64| {
-            let near = env.b.mul_const(block, block_bytes as i64);
-            let far = env.b.add_const(near, offset);
-            env.b.ptr_add(panel, far)
-        };
-        let side = far(env, self.layout().side_bytes_per_block(), ahead.side);
-        env.b.prefetch(side, 0, ahead.into);
-        let codes = far(env, bytes, ahead.codes + self.layout().codes() as i64);
-        (0..bytes).step_by(ALIGN).for_each(|line| env.b.prefetch(codes, line as i32, ahead.into));
     }
 
     /// The codes of a block (i64) of a panel.
@@ -318,13 +302,13 @@ impl<'a> IntProduct<'a> {
 
     /// Decodes a chunk of every panel into scratch.
     fn decode_chunk(&self, env: &mut Env, w: Val, (first, len): Chunk) {
-        let ahead = self.behind(0, self.blocks_ahead() as i64);
+        let (panels, ahead) = (self.ahead(1), self.streams.ask(self.streams.prefetch));
         env.for_const(self.product.panels, 1, |env, p| {
             let panel = env.at(w, p, self.layout().panel_bytes());
             let to = env.at(self.codes, p, len * CODES);
             env.for_const(len, 1, |env, i| {
                 let block = env.b.add(first, i);
-                self.prefetch(env, panel, block, ahead);
+                panels.emit(env, panel, block, ahead);
                 let codes = self.codes(env, panel, block).all(env);
                 let to = env.at(to, i, CODES);
                 codes.iter().enumerate().for_each(|(step, v)| env.b.store(*v, to, (step * VECTOR_BYTES) as i32));

@@ -15,6 +15,7 @@ pub mod kv;
 pub mod linear;
 pub mod mac;
 pub mod norm;
+mod panel_ahead;
 pub mod pointwise;
 pub mod product;
 pub mod prologue;
