@@ -78,10 +78,8 @@ impl<'a> CodedProduct<'a> {
         let ahead = self.ahead(s, streams);
         let zero = env.b.float(FLOATS, 0.0);
         let mut sums = vec![zero; streams];
-        if ahead.steps > 0 {
-            for (steps, part) in ahead.parts(1) {
-                sums = self.gemv_steps(env, at, steps, &sums, part.map(|part| (ahead, part)));
-            }
+        for (steps, part) in ahead.parts(1) {
+            sums = self.gemv_steps(env, at, steps, &sums, part.map(|part| (ahead, part)));
         }
         let rest = self.product.k % STEP;
         if rest > 0 {

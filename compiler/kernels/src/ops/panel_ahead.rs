@@ -30,23 +30,27 @@ pub(super) type Part = ((usize, usize), Option<Ahead>);
 impl PanelAhead {
     /// Bytes that a step asks for.
     fn pace(&self) -> usize {
-        self.panel_bytes.div_ceil(self.steps)
+        self.panel_bytes.div_ceil(self.steps.max(1))
     }
 
-    /// A panel's steps, cut where what they ask for no longer stands in the same panel, at a multiple of `unit`. One panel
+    /// A panel's steps, which may be none, cut where what they ask for no longer stands in the same panel, at a multiple of `unit`. One panel
     /// alone is followed by the one that comes next, and its steps are not cut.
     pub fn parts(&self, unit: usize) -> Vec<Part> {
         let (all, ahead) = ((0, self.steps), self.streams.ask(self.streams.prefetch));
-        match (ahead.bytes, self.panels, self.whole) {
-            (0, ..) => vec![(all, None)],
-            (_, 1, true) => vec![(all, Some(ahead))],
+        match (ahead.bytes, self.panels) {
+            (0, _) => vec![(all, None)],
+            (_, 1) if self.whole => vec![(all, Some(ahead))],
             _ => {
-                let within = self.panel_bytes.saturating_sub(ahead.bytes) / self.pace();
-                let cut = within / unit * unit;
+                let cut = self.steps_within(ahead.bytes) / unit * unit;
                 let next = Ahead { bytes: ahead.bytes + (self.panels - 1) * self.panel_bytes, ..ahead };
                 vec![((0, cut), self.whole.then_some(ahead)), ((cut, self.steps), Some(next))]
             }
         }
+    }
+
+    /// Steps behind which, so many bytes, the same panel still stands.
+    fn steps_within(&self, bytes: usize) -> usize {
+        self.panel_bytes.saturating_sub(bytes) / self.pace()
     }
 
     /// Asks for what stands behind step `step` (i64) of the panel at `panel`.

@@ -7,6 +7,7 @@
 use super::coded_product::CodedProduct;
 use super::int_product::IntProduct;
 use super::mac::Mac;
+use super::panel_ahead::PanelAhead;
 use super::tile_product::TileProduct;
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
@@ -232,15 +233,19 @@ impl Product {
         });
     }
 
-    /// One row with `streams` panels. The last steps ask for the beginning of the panels that come next,
-    /// which no processor guesses.
+    /// One row with `streams` panels.
     fn gemv_panels(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
-        let steps = self.k / self.format.k_step();
-        let last = steps - (s.streams(self.format).prefetch / self.format.step_bytes()).min(steps);
-        let next = s.streams(self.format).ask(streams * self.panel_bytes() - last * self.format.step_bytes());
-        let zero = env.b.float(VECTOR, 0.0);
-        let sums = self.gemv_steps(env, at, (0, last), &vec![zero; streams], None);
-        let sums = self.gemv_steps(env, at, (last, steps), &sums, Some(next));
+        let ahead = PanelAhead {
+            panel_bytes: self.panel_bytes(),
+            steps: self.k / self.format.k_step(),
+            panels: streams,
+            streams: s.streams(self.format),
+            whole: false,
+        };
+        let mut sums = vec![env.b.float(VECTOR, 0.0); streams];
+        for (steps, next) in ahead.parts(1) {
+            sums = self.gemv_steps(env, at, steps, &sums, next);
+        }
         for (p, v) in sums.iter().enumerate() {
             env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);
         }

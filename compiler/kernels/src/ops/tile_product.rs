@@ -3,6 +3,7 @@
 //! A step of one token streams weights as any GEMV; as soon as there are two, all rows go through tiles, 32 at a
 //! time, the last ones in tiles of fewer rows. Sums of bf16 are the same either way: see [`TileKind::Bf16`].
 
+use super::panel_ahead::PanelAhead;
 use super::product::{At, Cut, Product, VECTOR_BYTES};
 use crate::env::Env;
 use crate::kir::{Cond, Elem, Hint, TileKind, Tiles, Ty, Val};
@@ -155,18 +156,15 @@ impl TileProduct<'_> {
         });
     }
 
-    /// One row with `streams` panels; the last blocks ask for the beginning of the panels that come next.
+    /// One row with `streams` panels.
     fn gemv(&self, env: &mut Env, s: &Schedule, streams: usize, at: At) {
-        let last = self.blocks() - (s.float_gemv.prefetch / PANEL_BLOCK).min(self.blocks());
-        let next = s.float_gemv.ask(streams * self.panel_bytes() - last * PANEL_BLOCK);
+        let (panel_bytes, steps) = (self.panel_bytes(), self.blocks());
+        let ahead = PanelAhead { panel_bytes, steps, panels: streams, streams: s.float_gemv, whole: false };
         let mut sums = vec![env.b.float(FLOATS, 0.0); streams];
-        for ((first, end), ahead) in [((0, last), None), ((last, self.blocks()), Some(next))] {
-            if first < end {
-                let (lo, hi, one) = (env.b.index(first), env.b.index(end), env.b.index(1));
-                sums = env.for_carried((lo, hi, one), &sums, |env, block, sums| {
-                    self.block(env, at, (block, WORDS), sums, ahead)
-                });
-            }
+        for ((first, end), next) in ahead.parts(1).into_iter().filter(|(blocks, _)| blocks.0 < blocks.1) {
+            let (lo, hi, one) = (env.b.index(first), env.b.index(end), env.b.index(1));
+            sums = env
+                .for_carried((lo, hi, one), &sums, |env, block, sums| self.block(env, at, (block, WORDS), sums, next));
         }
         if self.rest() > 0 {
             let block = env.b.index(self.blocks());
