@@ -33,8 +33,8 @@ impl PanelAhead {
         self.panel_bytes.div_ceil(self.steps.max(1))
     }
 
-    /// A panel's steps, which may be none, cut where what they ask for no longer stands in the same panel, at a multiple of `unit`. One panel
-    /// alone is followed by the one that comes next, and its steps are not cut.
+    /// A panel's steps, which may be none, cut where what they ask for no longer stands in the same panel, at a
+    /// multiple of `unit`. One panel alone is followed by the one that comes next, and its steps are not cut.
     pub fn parts(&self, unit: usize) -> Vec<Part> {
         let (all, ahead) = ((0, self.steps), self.streams.ask(self.streams.prefetch));
         match (ahead.bytes, self.panels) {
@@ -88,17 +88,18 @@ mod tests {
         let one = ahead(1, 8192);
         let lines: Vec<usize> = (0..3).flat_map(|panel| asked(&one, panel)).collect();
         assert!(lines.windows(2).all(|w| w[1] <= w[0] + 1), "{lines:?}");
-        assert_eq!((lines[0], *lines.last().expect("some")), (128, (3 * one.panel_bytes + 8192) / ALIGN));
+        assert_eq!((lines[0], *lines.last().expect("some")), (128, (3 * one.panel_bytes + 8192 - 1) / ALIGN));
     }
 
     #[test]
     fn panels_read_together_are_followed_by_those_behind_them() {
         let two = ahead(2, 2048);
-        let lines: Vec<usize> = asked(&two, 0);
-        let of_next = 2 * two.panel_bytes / ALIGN;
-        let (own, next): (Vec<usize>, Vec<usize>) = lines.iter().partition(|l| **l < of_next);
-        assert!((32..two.panel_bytes / ALIGN).all(|line| own.contains(&line)), "{own:?}");
-        assert!((of_next..of_next + 32).all(|line| next.contains(&line)), "{next:?}");
+        let (lines, of_panel) = (asked(&two, 0), two.panel_bytes / ALIGN);
+        let has = |from: usize, to: usize| (from..to).all(|line| lines.contains(&line));
+        let of_a_step = two.pace().div_ceil(ALIGN);
+        assert!(has(2048 / ALIGN, of_panel - of_a_step), "{lines:?}");
+        assert!(has(2 * of_panel, 2 * of_panel + 2048 / ALIGN - of_a_step), "{lines:?}");
+        assert!(!lines.contains(&(of_panel + of_a_step)), "{lines:?}");
     }
 
     #[test]
