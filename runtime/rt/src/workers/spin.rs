@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::sys::futex;
 
-/// Longest time that a thread spins where every worker has a CPU of its own.
-const SPIN: Duration = Duration::from_micros(20);
+/// Longest time that a thread spins where every worker has a CPU of its own: as long as a token is chosen between two
+/// steps, since a thread that sleeps is woken late.
+const SPIN: Duration = Duration::from_micros(200);
 /// Pauses between two looks at the clock.
 const PAUSES: u32 = 32;
 
