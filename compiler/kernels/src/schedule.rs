@@ -19,7 +19,8 @@ pub struct Schedule {
     pub int_gemm: &'static [Tile],
     /// Tile of an integer GEMM with scales for groups of k: two sums each.
     pub int_gemm_groups: &'static [Tile],
-    /// Tiles of an integer GEMV for several rows that are too few for a GEMM, the largest first.
+    /// Tiles of an integer GEMV for several rows that are too few for a GEMM, the largest first: of one panel each where
+    /// one stream is read fastest.
     pub int_gemv: &'static [Tile],
     /// Least rows of an integer GEMM.
     pub int_gemm_rows: usize,
@@ -126,7 +127,7 @@ const AVX512: Schedule = Schedule {
     gemm: &[tile(12, 2), tile(4, 4), tile(2, 4)],
     int_gemm: &[tile(12, 2), tile(4, 4)],
     int_gemm_groups: &[tile(12, 1), tile(4, 2)],
-    int_gemv: &[tile(4, 2), tile(2, 2)],
+    int_gemv: &[tile(8, 1), tile(4, 1), tile(2, 1)],
     int_gemm_rows: 12,
     byte_gemv: streams(1, 0),
     float_gemv: streams(2, 0),
