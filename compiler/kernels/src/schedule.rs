@@ -121,8 +121,8 @@ const fn tile(tokens: usize, panels: usize) -> Tile {
 
 /// AVX-512 without tiles (Zen 4 and 5): such a processor reads one stream fastest, which it follows by itself, unless
 /// decoding leaves too few loads in flight: packed codes are asked for ahead, into the second cache, since the
-/// first has too few places for lines on their way from memory. More streams where one would leave too few sums of floats in
-/// flight.
+/// first has too few places for lines on their way from memory. More streams where one would leave too few sums of floats
+/// in flight.
 const AVX512: Schedule = Schedule {
     gemm: &[tile(12, 2), tile(4, 4), tile(2, 4)],
     int_gemm: &[tile(12, 2), tile(4, 4)],

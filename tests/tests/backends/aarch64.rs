@@ -1,6 +1,6 @@
 //! Both code generators for AArch64, whose code an emulator runs, against the kernel IR's interpreter, bit for bit.
 
-use super::{WORKERS, backends, file_test, files, input, interpreted, meaning, objects};
+use super::{Checked, WORKERS, backends, file_test, files, input, interpreted, meaning, objects};
 use llmc_kernels::Target;
 use llmc_kernels::kir::Program;
 use llmc_kernels::kir::text::parse;
@@ -28,7 +28,7 @@ fn renamed(program: &Program, prefix: &str) -> Program {
 }
 
 /// Every file for CPUs, with one case for each of its runs.
-fn of_files() -> Vec<(Program, Vec<Case>)> {
+fn of_files() -> Checked<Vec<(Program, Vec<Case>)>> {
     let of = |path: &Path| {
         let test = file_test(path);
         let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
@@ -42,7 +42,7 @@ fn of_files() -> Vec<(Program, Vec<Case>)> {
         });
         (program, cases.collect())
     };
-    files().iter().filter(|f| !file_test(f).has_groups()).map(|f| of(f)).collect()
+    Ok(files()?.iter().filter(|f| !file_test(f).has_groups()).map(|f| of(f)).collect())
 }
 
 fn of_seed(seed: u64, target: &Target) -> (Program, Vec<Case>) {
@@ -60,15 +60,17 @@ fn of_seed(seed: u64, target: &Target) -> (Program, Vec<Case>) {
 }
 
 #[test]
-fn an_emulator_computes_the_interpreters_bits() {
+fn an_emulator_computes_the_interpreters_bits() -> Checked<()> {
     if !emulated::available() {
-        return;
+        return Ok(());
     }
     let mut wrong = Vec::new();
     for target in emulated::targets() {
-        let programs: Vec<_> = of_files().into_iter().chain((0..PROGRAMS).map(|seed| of_seed(seed, &target))).collect();
+        let programs: Vec<_> =
+            of_files()?.into_iter().chain((0..PROGRAMS).map(|seed| of_seed(seed, &target))).collect();
         for backend in backends() {
-            let objects: Vec<_> = programs.iter().flat_map(|(p, _)| objects(&*backend, p, &target)).collect();
+            let objects = programs.iter().map(|(p, _)| objects(&*backend, p, &target));
+            let objects = objects.collect::<Checked<Vec<_>>>()?.concat();
             let mut names: Vec<&str> = programs.iter().flat_map(|(_, cases)| cases.iter().map(|c| &*c.name)).collect();
             names.dedup();
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", backend.name(), target.name));
@@ -81,6 +83,7 @@ fn an_emulator_computes_the_interpreters_bits() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
 }
 
 #[cfg(feature = "llvm")]

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 mod aarch64;
 
+/// What a test finds, or why it could not look.
+type Checked<T> = Result<T, Box<dyn std::error::Error>>;
+
 const PROGRAMS: u64 = 200;
 const WORKERS: usize = 3;
 
@@ -58,19 +61,19 @@ fn interpreted(program: &Program, input: &[u8]) -> Vec<u8> {
 ///
 /// # Safety
 /// The code stays within the buffers.
-unsafe fn run(code: &jit::Loaded, entry: &str, buffers: &[Vec<u8>], workers: usize) -> Vec<Vec<u8>> {
+unsafe fn run(code: &jit::Loaded, entry: &str, buffers: &[Vec<u8>], workers: usize) -> Checked<Vec<Vec<u8>>> {
     let mut buffers: Vec<Vec<Line>> = buffers.iter().map(|b| lines(b)).collect();
     let pointers: Vec<u8> = buffers.iter_mut().flat_map(|b| (b.as_mut_ptr() as u64).to_le_bytes()).collect();
     let args = lines(&pointers);
     // SAFETY: the caller's promise.
-    unsafe { code.run(entry, args.as_ptr().cast(), workers) }.expect("the entry is there");
-    buffers.iter().map(|b| flat(b)).collect()
+    unsafe { code.run(entry, args.as_ptr().cast(), workers) }?;
+    Ok(buffers.iter().map(|b| flat(b)).collect())
 }
 
-fn compiled(code: &jit::Loaded, input: &[u8]) -> Vec<u8> {
+fn compiled(code: &jit::Loaded, input: &[u8]) -> Checked<Vec<u8>> {
     let buffers = [input.to_vec(), vec![0; WORKERS * kirgen::OUTPUT_BYTES]];
     // SAFETY: the interpreter has shown that the program stays within its buffers.
-    unsafe { run(code, "entry", &buffers, WORKERS) }.swap_remove(1)
+    Ok(unsafe { run(code, "entry", &buffers, WORKERS) }?.swap_remove(1))
 }
 
 /// Without fma a program means what legalize makes of it.
@@ -80,52 +83,54 @@ fn meaning(program: &Program, target: &Target) -> Program {
 }
 
 /// Compiles; nothing but the barrier may be undefined.
-fn objects(backend: &dyn Backend, program: &Program, target: &Target) -> Vec<Object> {
-    let objects = backend.compile(program, target).unwrap_or_else(|e| panic!("{e}"));
-    let undefined = jit::undefined(&objects).expect("ELF");
+fn objects(backend: &dyn Backend, program: &Program, target: &Target) -> Checked<Vec<Object>> {
+    let objects = backend.compile(program, target)?;
+    let undefined = jit::undefined(&objects)?;
     assert!(undefined.iter().all(|s| s == BARRIER_SYMBOL), "{}: undefined {undefined:?}", backend.name());
-    objects
+    Ok(objects)
 }
 
 /// Where the code of a back end computes something else than the interpreter.
-fn differences(seed: u64, target: &Target) -> Vec<String> {
+fn differences(seed: u64, target: &Target) -> Checked<Vec<String>> {
     let program = kirgen::program(seed);
     verify(&program).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     let input = input(seed);
     let expected = interpreted(&meaning(&program, target), &input);
     let differs = |backend: Box<dyn Backend>| {
-        let objects = objects(&*backend, &program, target);
-        let found = compiled(&jit::load(&objects).expect("loads"), &input);
-        let at = found.iter().zip(&expected).position(|(a, b)| a != b)?;
-        Some(format!("seed {seed}, {}, {}: byte {at}", backend.name(), target.name))
+        let objects = objects(&*backend, &program, target)?;
+        let found = compiled(&jit::load(&objects)?, &input)?;
+        let at = found.iter().zip(&expected).position(|(a, b)| a != b);
+        Ok(at.map(|at| format!("seed {seed}, {}, {}: byte {at}", backend.name(), target.name)))
     };
-    backends().into_iter().filter_map(differs).collect()
+    let found: Vec<Option<String>> = backends().into_iter().map(differs).collect::<Checked<_>>()?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 #[test]
-fn random_programs_compute_the_interpreters_bits() {
+fn random_programs_compute_the_interpreters_bits() -> Checked<()> {
     let targets = targets_with_subnormals();
     assert!(!targets.is_empty(), "this machine runs at least the weakest level");
-    let all = targets.iter().flat_map(|t| (0..PROGRAMS).flat_map(move |seed| differences(seed, t)));
-    let all: Vec<String> = all.collect();
+    let all = targets.iter().flat_map(|t| (0..PROGRAMS).map(move |seed| differences(seed, t)));
+    let all = all.collect::<Checked<Vec<_>>>()?.concat();
     assert!(all.is_empty(), "{} differences:\n{}", all.len(), all.join("\n"));
+    Ok(())
 }
 
 /// What is wrong with a file's runs.
-fn failures(test: &FileTest, target: &Target) -> Vec<String> {
-    let name = test.program.functions.last().expect("a program has an entry").name.clone();
+fn failures(test: &FileTest, target: &Target) -> Checked<Vec<String>> {
+    let name = &test.program.functions.last().ok_or("a program without an entry")?.name;
     let mut wrong = Vec::new();
     for backend in backends() {
-        let code = jit::load(&objects(&*backend, &test.program, target)).expect("loads");
+        let code = jit::load(&objects(&*backend, &test.program, target)?)?;
         for case in &test.runs {
             let inputs: Vec<Vec<u8>> = case.buffers.iter().map(|b| b.input.clone()).collect();
             // SAFETY: the same runs pass in the interpreter, which checks every access.
-            let outputs = unsafe { run(&code, &name, &inputs, case.workers) };
+            let outputs = unsafe { run(&code, name, &inputs, case.workers) }?;
             let results = case.buffers.iter().zip(&outputs).map(|(b, out)| b.check(&out[..b.input.len()]));
             wrong.extend(results.filter_map(Result::err).map(|e| format!("{}, {}: {e}", backend.name(), target.name)));
         }
     }
-    wrong
+    Ok(wrong)
 }
 
 fn folder() -> PathBuf {
@@ -133,12 +138,12 @@ fn folder() -> PathBuf {
 }
 
 /// Every file, sorted.
-fn files() -> Vec<PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
+fn files() -> Checked<Vec<PathBuf>> {
+    let mut files = std::fs::read_dir(folder())?.map(|e| Ok(e?.path())).collect::<Checked<Vec<_>>>()?;
     files.retain(|f| f.extension().is_some_and(|e| e == "kir"));
     files.sort();
     assert!(files.len() > 20, "found {} files", files.len());
-    files
+    Ok(files)
 }
 
 fn file_test(path: &Path) -> FileTest {
@@ -146,27 +151,32 @@ fn file_test(path: &Path) -> FileTest {
     filetest::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// The target of a name.
+fn known(name: &str) -> Checked<Target> {
+    Target::from_name(name).ok_or_else(|| format!("{name} is not a target").into())
+}
+
 /// What LLVM makes of a program.
 #[cfg(feature = "llvm")]
 fn asm(program: &Program, target: &str) -> String {
-    let known = Target::from_name(target).unwrap_or_else(|| panic!("{target} is not a target"));
-    llmc_codegen_llvm::LlvmBackend.asm_text(program, &known).unwrap_or_else(|e| panic!("{e}"))
+    let target = known(target).unwrap_or_else(|e| panic!("{e}"));
+    llmc_codegen_llvm::LlvmBackend.asm_text(program, &target).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]
-fn files_behave_as_in_the_interpreter() {
+fn files_behave_as_in_the_interpreter() -> Checked<()> {
     let mut wrong = Vec::new();
-    for file in files() {
+    for file in files()? {
         let test = file_test(&file);
         if test.has_groups() {
             continue;
         }
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let targets = targets(amx::with_tiles());
-        let all = targets.iter().filter(|t| t.has_fma()).flat_map(|t| failures(&test, t));
-        wrong.extend(all.map(|e| format!("{name}: {e}")));
+        for target in targets(amx::with_tiles()).iter().filter(|t| t.has_fma()) {
+            wrong.extend(failures(&test, target)?.iter().map(|e| format!("{}: {e}", file.display())));
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
 }
 
 /// The product of bytes on 16 lanes.
@@ -231,29 +241,31 @@ fn tables_of_numbers_are_looked_up_in_registers() {
 }
 
 #[test]
-fn the_same_program_gives_the_same_bytes() {
+fn the_same_program_gives_the_same_bytes() -> Checked<()> {
     let program = kirgen::program(1);
     for target in Target::names().filter(|n| n.starts_with("x86-64")).filter_map(Target::from_name) {
         for backend in backends() {
-            let first = objects(&*backend, &program, &target);
-            assert_eq!(first, objects(&*backend, &program, &target), "{}, {}", backend.name(), target.name);
+            let first = objects(&*backend, &program, &target)?;
+            assert_eq!(first, objects(&*backend, &program, &target)?, "{}, {}", backend.name(), target.name);
         }
     }
+    Ok(())
 }
 
 #[test]
-fn programs_have_text_forms() {
-    let (program, target) = (kirgen::program(3), Target::from_name("x86-64-v3").unwrap());
+fn programs_have_text_forms() -> Checked<()> {
+    let (program, target) = (kirgen::program(3), known("x86-64-v3")?);
     for backend in backends() {
-        let ir = backend.ir_text(&program, &target).unwrap();
-        let asm = backend.asm_text(&program, &target).unwrap();
+        let ir = backend.ir_text(&program, &target)?;
+        let asm = backend.asm_text(&program, &target)?;
         assert!(ir.contains("helper") && asm.contains("helper") && asm.contains("ret"), "{}", backend.name());
     }
+    Ok(())
 }
 
 #[test]
-fn what_cannot_be_compiled_is_an_error() {
-    let mut target = Target::from_name("x86-64-v3").unwrap();
+fn what_cannot_be_compiled_is_an_error() -> Checked<()> {
+    let mut target = known("x86-64-v3")?;
     let mut broken = dots();
     broken.functions[0].body.body.remove(0);
     for backend in backends() {
@@ -266,15 +278,17 @@ fn what_cannot_be_compiled_is_an_error() {
         let error = backend.compile(&dots(), &target).expect_err("an unknown target");
         assert!(matches!(error, BackendError::Target { .. }), "{error}");
     }
+    Ok(())
 }
 
 #[test]
-fn every_target_gets_objects() {
+fn every_target_gets_objects() -> Checked<()> {
     for target in Target::names().filter_map(Target::from_name).filter(|t| !t.is_gpu()) {
         for backend in backends() {
             for seed in 0..20 {
-                objects(&*backend, &kirgen::program(seed), &target);
+                objects(&*backend, &kirgen::program(seed), &target)?;
             }
         }
     }
+    Ok(())
 }

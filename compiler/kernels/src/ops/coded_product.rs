@@ -5,7 +5,7 @@
 //! and is then the product of weights in f32; so does a GEMV of values that are looked up byte by byte, panel by panel.
 //! Other GEMVs decode a step of k when they need it.
 
-use super::panel_ahead::PanelAhead;
+use super::panel_ahead::{Ask, PanelAhead};
 use super::product::{At, CodedWeights, Cut, GemmBlocks, Product, VECTOR_BYTES};
 use crate::env::{Env, Place};
 use crate::formats::WeightFormat;
@@ -13,13 +13,10 @@ use crate::formats::float_codes::{self, FloatCodes, QUAD, STEP};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{Cond, Elem, Ty, Val};
 use crate::layout::LANES;
-use crate::schedule::{Ahead, Schedule, Tile};
+use crate::schedule::{Schedule, Tile};
 use llmc_ir::quant::Scheme;
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
-
-/// What is asked for at a step, if anything is.
-type Asked = Option<(PanelAhead, Ahead)>;
 
 /// Such a product under construction.
 pub(super) struct CodedProduct<'a> {
@@ -78,8 +75,8 @@ impl<'a> CodedProduct<'a> {
         let ahead = self.ahead(s, streams);
         let zero = env.b.float(FLOATS, 0.0);
         let mut sums = vec![zero; streams];
-        for (steps, part) in ahead.parts(1) {
-            sums = self.gemv_steps(env, at, steps, &sums, part.map(|part| (ahead, part)));
+        for (steps, ask) in ahead.parts(1) {
+            sums = self.gemv_steps(env, at, steps, &sums, ask);
         }
         let rest = self.product.k % STEP;
         if rest > 0 {
@@ -92,16 +89,23 @@ impl<'a> CodedProduct<'a> {
     }
 
     /// Steps `first..end`.
-    fn gemv_steps(&self, env: &mut Env, at: At, (first, end): (usize, usize), init: &[Val], ahead: Asked) -> Vec<Val> {
+    fn gemv_steps(
+        &self,
+        env: &mut Env,
+        at: At,
+        (first, end): (usize, usize),
+        init: &[Val],
+        ask: Option<Ask>,
+    ) -> Vec<Val> {
         if first == end {
             return init.to_vec();
         }
         let (lo, hi, one) = (env.b.index(first), env.b.index(end), env.b.index(1));
-        env.for_carried((lo, hi, one), init, |env, step, acc| self.gemv_step(env, at, (step, STEP), acc, ahead))
+        env.for_carried((lo, hi, one), init, |env, step, acc| self.gemv_step(env, at, (step, STEP), acc, ask))
     }
 
     /// The first `len` elements of step `step` (i64) of one row.
-    fn gemv_step(&self, env: &mut Env, at: At, (step, len): (Val, usize), sums: &[Val], ahead: Asked) -> Vec<Val> {
+    fn gemv_step(&self, env: &mut Env, at: At, (step, len): (Val, usize), sums: &[Val], ask: Option<Ask>) -> Vec<Val> {
         let mac = self.product.mac;
         let xs = env.at(at.x, step, STEP * mac.row_elem_bytes());
         let panels: Vec<Val> = (0..sums.len()).map(|p| env.b.ptr_add_const(at.w, p * self.panel_bytes())).collect();
@@ -109,8 +113,8 @@ impl<'a> CodedProduct<'a> {
         for half in 0..len.div_ceil(QUAD) {
             let len = (len - half * QUAD).min(QUAD);
             for (panel, acc) in panels.iter().zip(&mut sums) {
-                if let (0, Some((panels, ahead))) = (half, ahead) {
-                    panels.emit(env, *panel, step, ahead);
+                if let (0, Some(ask)) = (half, ask) {
+                    ask.emit(env, *panel, step);
                 }
                 let weights = self.decode(env, *panel, step, half);
                 for (k, w) in weights.iter().take(len).enumerate() {

@@ -7,7 +7,7 @@
 
 use super::byte_rows::ByteRow;
 use super::int_sums::{IntSums, Tokens};
-use super::panel_ahead::PanelAhead;
+use super::panel_ahead::{Ask, PanelAhead};
 use super::product::{At, CodedWeights, Cut, Product, VECTOR_BYTES};
 use super::tile_product::{ANY_ROWS, BLOCK_BYTES, MATRIX_ROWS, TileBlocks};
 use crate::env::{Env, Place};
@@ -15,7 +15,7 @@ use crate::formats::codes::{BLOCK, Block, STEP, STEPS};
 use crate::formats::quant::QuantLayout;
 use crate::kir::{Cast, Cond, Elem, Hint, TileKind, Ty, Val};
 use crate::layout::LANES;
-use crate::schedule::{Ahead, Schedule, Streams, Tile};
+use crate::schedule::{Schedule, Streams, Tile};
 use llmc_ir::quant::Scheme;
 
 const FLOATS: Ty = Ty::vector(Elem::F32, LANES);
@@ -36,9 +36,6 @@ pub(super) struct IntProduct<'a> {
     /// How weights are read.
     streams: Streams,
 }
-
-/// What is asked for at a block, if anything is, and of panels how long.
-type Asked = (PanelAhead, Option<Ahead>);
 
 /// Some blocks of k: the first (i64) and their number.
 type Chunk = (Val, usize);
@@ -122,9 +119,8 @@ impl<'a> IntProduct<'a> {
         let panels = self.panels(env, at.w, streams);
         let mut sums: Vec<Val> = (0..tokens * streams).map(|_| self.sums.zero(env)).collect();
         let tokens = Tokens { x: at.x, stride: self.product.x_stride, count: tokens };
-        let ahead = self.ahead(streams);
-        for ((first, end), part) in ahead.parts(self.layout().scaled_blocks()) {
-            sums = self.gemv_blocks(env, &panels, tokens, (first, end - first), &sums, (ahead, part));
+        for ((first, end), ask) in self.ahead(streams).parts(self.layout().scaled_blocks()) {
+            sums = self.gemv_blocks(env, &panels, tokens, (first, end - first), &sums, ask);
         }
         for (i, v) in sums.iter().enumerate() {
             let offset = i / streams * self.product.raw_bytes() + i % streams * VECTOR_BYTES;
@@ -140,7 +136,7 @@ impl<'a> IntProduct<'a> {
         tokens: Tokens,
         (first, len): (usize, usize),
         init: &[Val],
-        ahead: Asked,
+        ask: Option<Ask>,
     ) -> Vec<Val> {
         if len == 0 {
             return init.to_vec();
@@ -149,8 +145,8 @@ impl<'a> IntProduct<'a> {
         self.sums.emit(env, tokens, panels, (first, len), init, &|env, block, acc| {
             let xs = env.at(tokens.x, block, BLOCK);
             match tokens.count {
-                1 => self.block_of_one(env, panels, (block, ahead), xs, acc),
-                _ => self.block_of_few(env, panels, (block, ahead), Tokens { x: xs, ..tokens }, acc),
+                1 => self.block_of_one(env, panels, (block, ask), xs, acc),
+                _ => self.block_of_few(env, panels, (block, ask), Tokens { x: xs, ..tokens }, acc),
             }
         })
     }
@@ -164,7 +160,7 @@ impl<'a> IntProduct<'a> {
 
     /// A block (i64) of one row at `xs`: a panel's codes are used up before those of the next are decoded, and each
     /// step's before those of the next, as narrow vectors have no room for more.
-    fn block_of_one(&self, env: &mut Env, panels: &[Val], block: (Val, Asked), xs: Val, acc: &[Val]) -> Vec<Val> {
+    fn block_of_one(&self, env: &mut Env, panels: &[Val], block: (Val, Option<Ask>), xs: Val, acc: &[Val]) -> Vec<Val> {
         let dot = |(panel, acc): (&Val, &Val)| {
             let codes = self.codes_ahead(env, *panel, block);
             let mut sums = self.chains(env);
@@ -185,7 +181,14 @@ impl<'a> IntProduct<'a> {
     }
 
     /// A block (i64) of several rows: each element of them is loaded once for all panels.
-    fn block_of_few(&self, env: &mut Env, panels: &[Val], block: (Val, Asked), xs: Tokens, acc: &[Val]) -> Vec<Val> {
+    fn block_of_few(
+        &self,
+        env: &mut Env,
+        panels: &[Val],
+        block: (Val, Option<Ask>),
+        xs: Tokens,
+        acc: &[Val],
+    ) -> Vec<Val> {
         let codes: Vec<Vec<Val>> = panels.iter().map(|panel| self.codes_ahead(env, *panel, block).all(env)).collect();
         (0..STEPS).step_by(self.together()).fold(acc.to_vec(), |acc, first| {
             let mut dotted = self.open(env, &acc);
@@ -200,9 +203,9 @@ impl<'a> IntProduct<'a> {
     }
 
     /// The codes of a block of a panel, with others asked for.
-    fn codes_ahead(&self, env: &mut Env, panel: Val, (block, (panels, ahead)): (Val, Asked)) -> Codes {
-        if let Some(ahead) = ahead {
-            panels.emit(env, panel, block, ahead);
+    fn codes_ahead(&self, env: &mut Env, panel: Val, (block, ask): (Val, Option<Ask>)) -> Codes {
+        if let Some(ask) = ask {
+            ask.emit(env, panel, block);
         }
         self.codes(env, panel, block)
     }
@@ -302,14 +305,13 @@ impl<'a> IntProduct<'a> {
 
     /// Decodes a chunk of every panel into scratch.
     fn decode_chunk(&self, env: &mut Env, w: Val, (first, len): Chunk) {
-        let (panels, ahead) = (self.ahead(1), self.streams.ask(self.streams.prefetch));
+        let ask = self.ahead(1).within();
         env.for_const(self.product.panels, 1, |env, p| {
             let panel = env.at(w, p, self.layout().panel_bytes());
             let to = env.at(self.codes, p, len * CODES);
             env.for_const(len, 1, |env, i| {
                 let block = env.b.add(first, i);
-                panels.emit(env, panel, block, ahead);
-                let codes = self.codes(env, panel, block).all(env);
+                let codes = self.codes_ahead(env, panel, (block, ask)).all(env);
                 let to = env.at(to, i, CODES);
                 codes.iter().enumerate().for_each(|(step, v)| env.b.store(*v, to, (step * VECTOR_BYTES) as i32));
             });

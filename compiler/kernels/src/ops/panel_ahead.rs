@@ -24,39 +24,52 @@ pub(super) struct PanelAhead {
     pub whole: bool,
 }
 
+/// What a step asks for, if it does: as many bytes as are its share of a panel, from a place behind that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    /// How far behind.
+    pub ahead: Ahead,
+    /// Bytes of a step's share.
+    share: usize,
+}
+
+impl Ask {
+    /// Asks for what stands behind the share of step `step` (i64) of the panel at `panel`.
+    pub fn emit(&self, env: &mut Env, panel: Val, step: Val) {
+        let wanted = env.at(panel, step, self.share);
+        self.ahead.emit_bytes(env, wanted, self.share);
+    }
+}
+
 /// Some steps, `first..end`, and what each of them asks for.
-pub(super) type Part = ((usize, usize), Option<Ahead>);
+pub(super) type Part = ((usize, usize), Option<Ask>);
 
 impl PanelAhead {
-    /// Bytes that a step asks for.
-    fn pace(&self) -> usize {
+    /// Bytes of a step's share of a panel.
+    fn share(&self) -> usize {
         self.panel_bytes.div_ceil(self.steps.max(1))
+    }
+
+    /// What steps ask for that stands so many bytes behind.
+    fn ask(&self, bytes: usize) -> Option<Ask> {
+        (self.streams.prefetch > 0).then(|| Ask { ahead: self.streams.ask(bytes), share: self.share() })
+    }
+
+    /// What steps ask for of the same panel.
+    pub fn within(&self) -> Option<Ask> {
+        self.ask(self.streams.prefetch)
     }
 
     /// A panel's steps, which may be none, cut where what they ask for no longer stands in the same panel, at a
     /// multiple of `unit`. One panel alone is followed by the one that comes next, and its steps are not cut.
     pub fn parts(&self, unit: usize) -> Vec<Part> {
-        let (all, ahead) = ((0, self.steps), self.streams.ask(self.streams.prefetch));
-        match (ahead.bytes, self.panels) {
-            (0, _) => vec![(all, None)],
-            (_, 1) if self.whole => vec![(all, Some(ahead))],
-            _ => {
-                let cut = self.steps_within(ahead.bytes) / unit * unit;
-                let next = Ahead { bytes: ahead.bytes + (self.panels - 1) * self.panel_bytes, ..ahead };
-                vec![((0, cut), self.whole.then_some(ahead)), ((cut, self.steps), Some(next))]
-            }
+        if self.streams.prefetch == 0 || self.whole && self.panels == 1 {
+            return vec![((0, self.steps), self.within())];
         }
-    }
-
-    /// Steps behind which, so many bytes, the same panel still stands.
-    fn steps_within(&self, bytes: usize) -> usize {
-        self.panel_bytes.saturating_sub(bytes) / self.pace()
-    }
-
-    /// Asks for what stands behind step `step` (i64) of the panel at `panel`.
-    pub fn emit(&self, env: &mut Env, panel: Val, step: Val, ahead: Ahead) {
-        let wanted = env.at(panel, step, self.pace());
-        ahead.emit_bytes(env, wanted, self.pace());
+        let within = self.panel_bytes.saturating_sub(self.streams.prefetch) / self.share();
+        let cut = within / unit * unit;
+        let next = self.ask(self.streams.prefetch + (self.panels - 1) * self.panel_bytes);
+        vec![((0, cut), self.within().filter(|_| self.whole)), ((cut, self.steps), next)]
     }
 }
 
@@ -76,8 +89,9 @@ mod tests {
         let mut lines = vec![];
         for ((first, end), ahead) in of.parts(1) {
             for step in first..end {
-                let from = panel * of.panel_bytes + step * of.pace() + ahead.expect("panels are asked for").bytes;
-                lines.extend((0..of.pace()).step_by(ALIGN).map(|line| (from + line) / ALIGN));
+                let from =
+                    panel * of.panel_bytes + step * of.share() + ahead.expect("panels are asked for").ahead.bytes;
+                lines.extend((0..of.share()).step_by(ALIGN).map(|line| (from + line) / ALIGN));
             }
         }
         lines
@@ -96,7 +110,7 @@ mod tests {
         let two = ahead(2, 2048);
         let (lines, of_panel) = (asked(&two, 0), two.panel_bytes / ALIGN);
         let has = |from: usize, to: usize| (from..to).all(|line| lines.contains(&line));
-        let of_a_step = two.pace().div_ceil(ALIGN);
+        let of_a_step = two.share().div_ceil(ALIGN);
         assert!(has(2048 / ALIGN, of_panel - of_a_step), "{lines:?}");
         assert!(has(2 * of_panel, 2 * of_panel + 2048 / ALIGN - of_a_step), "{lines:?}");
         assert!(!lines.contains(&(of_panel + of_a_step)), "{lines:?}");

@@ -244,7 +244,7 @@ impl Product {
         };
         let mut sums = vec![env.b.float(VECTOR, 0.0); streams];
         for (steps, next) in ahead.parts(1) {
-            sums = self.gemv_steps(env, at, steps, &sums, next);
+            sums = self.gemv_steps(env, at, steps, &sums, next.map(|ask| ask.ahead));
         }
         for (p, v) in sums.iter().enumerate() {
             env.b.store(*v, at.raw, (p * VECTOR_BYTES) as i32);

@@ -163,6 +163,7 @@ impl TileProduct<'_> {
         let mut sums = vec![env.b.float(FLOATS, 0.0); streams];
         for ((first, end), next) in ahead.parts(1).into_iter().filter(|(blocks, _)| blocks.0 < blocks.1) {
             let (lo, hi, one) = (env.b.index(first), env.b.index(end), env.b.index(1));
+            let next = next.map(|ask| ask.ahead);
             sums = env
                 .for_carried((lo, hi, one), &sums, |env, block, sums| self.block(env, at, (block, WORDS), sums, next));
         }
